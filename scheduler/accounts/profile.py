@@ -1,0 +1,35 @@
+"""One's own profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models import User
+from scheduler.access import Actor
+
+
+async def get_profile(session: AsyncSession, *, actor: Actor, for_update: bool = False) -> User:
+    """The actor's own row."""
+    query = select(User).where(User.id == actor.user_id)
+    return (await session.execute(query.with_for_update() if for_update else query)).scalar_one()
+
+
+async def change_profile(
+    session: AsyncSession, *, actor: Actor, changes: Mapping[str, Any], now: datetime
+) -> User:
+    """Change `name`, `bio`, `phone`, `timezone`, `locale` (those given). A new phone number is not verified."""
+    user = await get_profile(session, actor=actor, for_update=True)
+    values = {key: value for key, value in changes.items() if getattr(user, key) != value}
+    if values:
+        if "phone" in values:
+            values["phone_verified_at"] = None
+        await session.execute(update(User).where(User.id == user.id).values(**values, updated_at=now))
+        for key, value in {**values, "updated_at": now}.items():
+            setattr(user, key, value)
+        session.expunge(user)
+    return user

@@ -1,0 +1,1 @@
+"""Deliveries: what went out, what was skipped and why, what comes next."""

@@ -1,0 +1,158 @@
+"""What went out, what was skipped and why, and what comes next (semantics, 3.10)."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+from uuid import UUID, uuid5
+
+from sqlalchemy import Select, and_, exists, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
+
+from models import Delivery, Email, Reminder, Task, TaskAssignee
+from models.delivery import Channel, DeliveryState
+from models.reminder import Audience, ReminderState
+from scheduler.access import Actor
+from scheduler.paging import Page, after, decode_cursor, encode_cursor
+from scheduler.reminders.rules import BEFORE_FIRING
+from scheduler.tasks.read import get_task
+
+BACK = timedelta(days=30)
+AHEAD = timedelta(days=7)
+AHEAD_PHASE, LEDGER_PHASE = 0, 1
+
+
+class DeliveryEntry(NamedTuple):
+    """One line of the list, planned or past."""
+
+    id: UUID
+    reminder_id: UUID
+    task_id: UUID
+    user_id: UUID
+    channel: str
+    state: str
+    reason: str | None
+    fire_at: datetime
+    sent_at: datetime | None
+    message_id: str | None
+
+
+async def list_deliveries(
+    session: AsyncSession,
+    *,
+    actor: Actor,
+    now: datetime,
+    task_id: UUID | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    limit: int,
+    cursor: str | None = None,
+) -> Page[DeliveryEntry]:
+    """The actor's deliveries, or with `task_id` those of a task that they see, latest fire time first.
+
+    First come those that reminders plan (or have called off), then the ledger of those that fired.
+    By default 30 days back and 7 ahead. Raises `NotFound` or `BadCursor`.
+    """
+    if task_id is not None:
+        await get_task(session, actor=actor, task_id=task_id)
+    since, until = since or now - BACK, until or now + AHEAD
+    phase, fire_at, row_id = decode_cursor(cursor, int, datetime, UUID) if cursor else (AHEAD_PHASE, None, None)
+    entries: list[tuple[DeliveryEntry, str]] = []
+    if phase == AHEAD_PHASE:
+        query = _ahead(actor, task_id, since, until)
+        if fire_at is not None:
+            query = query.where(after((Reminder.fire_at.expression, fire_at, True), (Reminder.id.expression, row_id, True)))
+        query = query.order_by(Reminder.fire_at.desc(), Reminder.id.desc()).limit(limit + 1)
+        entries += [(_planned(row), encode_cursor(AHEAD_PHASE, row.fire_at, row.id)) for row in await session.execute(query)]
+        fire_at = None
+    if len(entries) <= limit:
+        query = _ledger(actor, task_id, since, until)
+        if fire_at is not None:
+            query = query.where(after((Delivery.fire_at.expression, fire_at, True), (Delivery.id.expression, row_id, True)))
+        query = query.order_by(Delivery.fire_at.desc(), Delivery.id.desc()).limit(limit + 1 - len(entries))
+        entries += [(_fired(row), encode_cursor(LEDGER_PHASE, row.fire_at, row.id)) for row in await session.execute(query)]
+    page = entries[:limit]
+    return Page([entry for entry, _ in page], page[-1][1] if len(entries) > limit else None)
+
+
+def _ahead(actor: Actor, task_id: UUID | None, since: datetime, until: datetime) -> Select[Any]:
+    """Reminders that will fire, or were called off before they did; each with one person whom it is for."""
+    person = TaskAssignee.user_id
+    query = (
+        select(Reminder.__table__, Task.creator_id, person.label("assignee_id"))
+        .join(Task, Task.id == Reminder.task_id)
+        .outerjoin(
+            TaskAssignee, and_(TaskAssignee.task_id == Task.id, Reminder.audience == Audience.ASSIGNEES.value)
+        )
+        .where(
+            Reminder.fire_at >= since,
+            Reminder.fire_at < until,
+            or_(
+                Reminder.state.in_([ReminderState.PENDING.value, ReminderState.CLAIMED.value]),
+                and_(Reminder.state == ReminderState.SKIPPED.value, Reminder.reason.in_(BEFORE_FIRING)),
+            ),
+        )
+    )
+    mine = or_(
+        and_(Reminder.audience == Audience.ME.value, Reminder.user_id == actor.user_id),
+        and_(
+            Reminder.audience == Audience.ASSIGNEES.value,
+            or_(person == actor.user_id, and_(person.is_(None), Task.creator_id == actor.user_id)),
+        ),
+    )
+    if task_id is None:
+        # By the tasks that the actor has to do with, so that the reminders of all others are never looked at.
+        assigned = aliased(TaskAssignee)
+        to_me = select(assigned.task_id).where(assigned.user_id == actor.user_id)
+        return query.where(
+            mine, or_(Task.creator_id == actor.user_id, Task.id.in_(to_me), Reminder.user_id == actor.user_id)
+        )
+    public = Reminder.audience == Audience.ASSIGNEES.value
+    return query.where(Reminder.task_id == task_id, or_(public, Reminder.user_id == actor.user_id))
+
+
+def _ledger(actor: Actor, task_id: UUID | None, since: datetime, until: datetime) -> Select[Any]:
+    query = (
+        select(Delivery.__table__, Email.message_id)
+        .outerjoin(Email, Email.id == Delivery.email_id)
+        .where(Delivery.fire_at >= since, Delivery.fire_at < until)
+    )
+    if task_id is None:
+        return query.where(Delivery.user_id == actor.user_id)
+    common = exists().where(Reminder.id == Delivery.reminder_id, Reminder.audience == Audience.ASSIGNEES.value)
+    return query.where(Delivery.task_id == task_id, or_(Delivery.user_id == actor.user_id, common))
+
+
+def _planned(row: Any) -> DeliveryEntry:
+    user_id = row.user_id if row.audience == Audience.ME else row.assignee_id or row.creator_id
+    skipped = row.state == ReminderState.SKIPPED
+    return DeliveryEntry(
+        # There is no row yet; the same plan has the same id each time it is read.
+        id=uuid5(row.id, f"{user_id} {row.fire_at.isoformat()} {Channel.EMAIL}"),
+        reminder_id=row.id,
+        task_id=row.task_id,
+        user_id=user_id,
+        channel=Channel.EMAIL.value,
+        state="skipped" if skipped else "planned",
+        reason=row.reason,
+        fire_at=row.fire_at,
+        sent_at=None,
+        message_id=None,
+    )
+
+
+def _fired(row: Any) -> DeliveryEntry:
+    on_its_way = row.state in (DeliveryState.GATHERING, DeliveryState.SENDING)
+    return DeliveryEntry(
+        id=row.id,
+        reminder_id=row.reminder_id,
+        task_id=row.task_id,
+        user_id=row.user_id,
+        channel=row.channel,
+        state="planned" if on_its_way else row.state,
+        reason=row.reason,
+        fire_at=row.fire_at,
+        sent_at=row.sent_at,
+        message_id=row.message_id,
+    )

@@ -1,0 +1,208 @@
+"""`punctual doctor`: every setting, connection, the schema's version and the clock, a line each."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from redis.asyncio import Redis
+from redis.asyncio.sentinel import Sentinel
+from sqlalchemy import make_url, text
+
+from scheduler import schema
+from scheduler.database import Database
+from scheduler.mail.transport import MailError, open_transport
+from scheduler.processes.embedded_redis import running_socket
+from scheduler.processes.folder_lock import holder
+from scheduler.processes.redis_program import OLDEST_VERSION, RedisStartError, find_server
+from scheduler.processes.start_errors import one_line
+from scheduler.settings import Settings
+
+CLOCK_TOLERANCE_SECONDS = 2.0
+"""How far the database's clock and ours may stand apart: a reminder may be a second late, not more."""
+
+_SECRET_SETTINGS = {"secret_keys", "metrics_token"}
+_ENVIRONMENT_NAMES = {"secret_keys": "PUNCTUAL_SECRET_KEY"}
+
+Say = Callable[[str], object]
+
+
+class _Wrong(Exception):
+    """A check found something wrong; the message is one line."""
+
+
+async def examine(settings: Settings, *, say: Say) -> bool:
+    """Print a line a check and return whether all is well."""
+    for name in type(settings).model_fields:
+        say(f"ok     {_ENVIRONMENT_NAMES.get(name, 'PUNCTUAL_' + name.upper())} = {masked(settings, name)}")
+    checks: list[tuple[str, Callable[[Settings], Awaitable[str]]]] = [
+        ("database", _check_database),
+        ("schema", _check_schema),
+        ("redis", _check_redis),
+        ("mail", _check_mail),
+        ("clock", _check_clock),
+        ("time zones", _check_time_zones),
+    ]
+    well = True
+    for name, check in checks:
+        try:
+            say(f"ok     {name:<10} {await check(settings)}")
+        except Exception as error:
+            well = False
+            line = str(error) if isinstance(error, _Wrong) else one_line(error)
+            say(f"WRONG  {name:<10} {line or f'{type(error).__name__}: {error}'}")
+    return well
+
+
+def masked(settings: Settings, name: str) -> str:
+    """The value of a setting, without what must not be seen on a screen."""
+    value = getattr(settings, name)
+    if value in (None, "", ()):
+        return "(not set)"
+    if name == "secret_keys":
+        return f"({len(value)} kept secret)"
+    if name in _SECRET_SETTINGS:
+        return "(set, kept secret)"
+    if isinstance(value, tuple):
+        return ", ".join(value)
+    # The password of a URL, and what its query may hold.
+    hidden = re.sub(r"(?<=://)([^/@\s]*?):[^@\s]*(?=@)", r"\1:***", str(value))
+    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", r"\1***", hidden)
+
+
+async def _with_database(settings: Settings, statement: str) -> object:
+    database = Database(settings.database_url)
+    try:
+        async with database.read() as session:
+            return (await session.execute(text(statement))).scalar_one()
+    finally:
+        await database.dispose()
+
+
+def _is_mysql(settings: Settings) -> bool:
+    return settings.database_url.startswith("mysql")
+
+
+async def _check_database(settings: Settings) -> str:
+    began = time.perf_counter()
+    if not _is_mysql(settings):
+        _need_file(settings)
+        library = await _with_database(settings, "SELECT sqlite_version()")
+        return f"SQLite {library}, {_elapsed(began)}"
+    server = str(await _with_database(settings, "SELECT VERSION()"))
+    maria = "mariadb" in server.lower()
+    numbers = re.findall(r"\d+", server.removeprefix("5.5.5-"))
+    found = (int(numbers[0]), int(numbers[1])) if len(numbers) > 1 else (0, 0)
+    if found < ((10, 6) if maria else (8, 0)):
+        raise _Wrong(f"{server} is too old; MariaDB 10.6 or MySQL 8 is needed")
+    return f"{'MariaDB' if maria else 'MySQL'} {server}, {_elapsed(began)}"
+
+
+def _need_file(settings: Settings) -> None:
+    """SQLite would make an empty file of a name that is not there, and that would look like a database."""
+    path = make_url(settings.database_url).database or ""
+    if not Path(path).exists():
+        raise _Wrong(f"there is no {path} yet: run punctual migrate (punctual up does)")
+
+
+async def _check_schema(settings: Settings) -> str:
+    if not _is_mysql(settings):
+        _need_file(settings)
+    database, wanted = Database(settings.database_url), schema.head()
+    try:
+        async with database.engine.connect() as connection:
+            present = await connection.run_sync(schema.current)
+    finally:
+        await database.dispose()
+    if present != wanted:
+        raise _Wrong(f"is at {present or 'nothing'}, this version needs {wanted}: run punctual migrate")
+    return f"version {present}"
+
+
+async def _check_redis(settings: Settings) -> str:
+    if settings.redis_url is None:
+        return _check_embedded_redis(settings)
+    began = time.perf_counter()
+    client = _redis_client(settings.redis_url)
+    try:
+        server = str((await client.info("server")).get("redis_version", "?"))
+    finally:
+        await client.aclose()
+    if tuple(int(part) for part in re.findall(r"\d+", server)[:2]) < OLDEST_VERSION:
+        raise _Wrong(f"{server} is too old; Redis 6.2 or later is needed")
+    return f"Redis {server}, {_elapsed(began)}"
+
+
+def _redis_client(url: str) -> Any:
+    patience: dict[str, Any] = {"socket_timeout": 5, "socket_connect_timeout": 5}
+    parts = urlsplit(url)
+    if parts.scheme != "sentinel":
+        return Redis.from_url(url, **patience)
+    hosts = [host.rpartition("@")[2].partition(":") for host in parts.netloc.split(",")]
+    sentinels = [(host, int(port or 26379)) for host, _, port in hosts]
+    sentinel: Any = Sentinel(sentinels, sentinel_kwargs=patience, **patience)  # type: ignore[no-untyped-call]
+    return sentinel.master_for(parts.path.strip("/"))
+
+
+def _check_embedded_redis(settings: Settings) -> str:
+    try:
+        program = find_server()
+    except RedisStartError as error:
+        raise _Wrong(str(error)) from None
+    pid = holder(settings.data_dir)
+    if pid is None:
+        return f"embedded ({program}); not running, which is fine: punctual up starts it"
+    if running_socket(settings.data_dir) is None:
+        raise _Wrong(f"embedded; punctual up runs (process {pid}), but its Redis does not answer")
+    return f"embedded ({program}), run by punctual up (process {pid})"
+
+
+async def _check_mail(settings: Settings) -> str:
+    try:
+        transport = open_transport(settings.mail_url, data_dir=settings.data_dir)
+    except ValueError as error:
+        raise _Wrong(f"PUNCTUAL_MAIL_URL: {error}") from None
+    try:
+        await transport.check()
+        return transport.description
+    except MailError as error:
+        raise _Wrong(f"PUNCTUAL_MAIL_URL: {transport.description}: {error}") from None
+    finally:
+        await transport.close()
+
+
+async def _check_clock(settings: Settings) -> str:
+    if not _is_mysql(settings):
+        # The database is a file, its clock is ours; only whether that makes sense can be asked.
+        year = datetime.now(UTC).year
+        if not 2025 <= year < 2200:
+            raise _Wrong(f"says that it is the year {year}; set the clock of this machine")
+        return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    before = time.time()
+    theirs = float(str(await _with_database(settings, "SELECT UNIX_TIMESTAMP(NOW(6))")))
+    # Their answer was made at some moment between our question and its arrival.
+    apart = max(before - theirs, theirs - time.time(), 0.0)
+    if apart > CLOCK_TOLERANCE_SECONDS:
+        raise _Wrong(f"the database's clock and ours are {apart:.1f} s apart; synchronise both (NTP)")
+    return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, the database agrees to {apart:.1f} s"
+
+
+async def _check_time_zones(settings: Settings) -> str:
+    try:
+        offset = datetime(2026, 1, 1, tzinfo=ZoneInfo("Pacific/Kiritimati")).utcoffset()
+    except ZoneInfoNotFoundError:
+        raise _Wrong("no time zone data; install the tzdata package") from None
+    if offset is None or offset.total_seconds() != 14 * 3600:
+        raise _Wrong("the time zone data is damaged; install the tzdata package anew")
+    return f"IANA data is there (package tzdata {version('tzdata')})"
+
+
+def _elapsed(began: float) -> str:
+    return f"{(time.perf_counter() - began) * 1000:.0f} ms"

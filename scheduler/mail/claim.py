@@ -1,0 +1,213 @@
+"""The e-mail outbox's rows: claim with a lease, settle in bulk, hand back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import bindparam, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models import Delivery, Email, Reminder
+from models.delivery import DeliveryState
+from models.email import EmailState
+from models.reminder import ReminderState
+from scheduler.mail.delivery import Envelope
+from scheduler.reminders.fire import raise_versions
+
+LEASE = timedelta(seconds=20)
+"""Kept ahead by the sender while it lives, so it says how soon a dead one's e-mails are taken up."""
+BATCH = 250
+GIVE_UP_AFTER = timedelta(days=3)
+REFUSED = "refused"
+GAVE_UP = "gave_up"
+
+
+class ClaimedEmail(NamedTuple):
+    """An e-mail that is ours to send."""
+
+    id: UUID
+    attempts: int
+    """This one included."""
+    created_at: datetime
+    envelope: Envelope
+
+
+class Failure(NamedTuple):
+    """An e-mail that did not leave: `again_at` None means that it never will."""
+
+    id: UUID
+    error: str
+    again_at: datetime | None
+    counts: bool
+    """Whether the try counts: it does not when the server could not be reached at all."""
+
+
+async def claim_emails(
+    session: AsyncSession, *, owner: UUID, now: datetime, limit: int = BATCH
+) -> list[ClaimedEmail]:
+    """Take up to `limit` e-mails that are to be tried now, longest waiting first."""
+    query = (
+        select(
+            Email.id, Email.attempts, Email.created_at, Email.message_id, Email.sender, Email.recipient, Email.message
+        )
+        .where(Email.state == EmailState.PENDING.value, Email.next_attempt_at <= now)
+        .order_by(Email.next_attempt_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    rows = (await session.execute(query)).all()
+    if rows:
+        await session.execute(
+            _CLAIM, {"ids": [row.id for row in rows], "owner_id": owner, "until": now + LEASE}
+        )
+    return [
+        ClaimedEmail(
+            row.id, row.attempts + 1, row.created_at, Envelope(row.message_id, row.sender, row.recipient, row.message)
+        )
+        for row in rows
+    ]
+
+
+async def keep_leases(session: AsyncSession, *, owner: UUID, now: datetime) -> None:
+    """Keep the leases of all that `owner` holds ahead."""
+    await session.execute(
+        update(Email)
+        .where(Email.state == EmailState.SENDING.value, Email.owner == owner)
+        .values(lease_until=now + LEASE)
+        .execution_options(synchronize_session=False)
+    )
+
+
+async def settle_sent(session: AsyncSession, *, ids: Sequence[UUID], now: datetime) -> None:
+    """Record that a server took these e-mails; their deliveries and reminders are sent with them."""
+    await session.execute(_SENT, {"ids": ids, "at": now})
+    deliveries = (await session.execute(_DELIVERIES, {"ids": ids})).all()
+    if not deliveries:
+        return
+    # Tasks before reminders, as a change of a task locks them: in one order there is no deadlock.
+    await raise_versions(session, {row.task_id for row in deliveries})
+    await session.execute(_DELIVERIES_SENT, {"ids": [row.id for row in deliveries], "at": now})
+    await session.execute(_REMINDERS_SENT, {"ids": sorted({row.reminder_id for row in deliveries}), "at": now})
+
+
+async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure], owner: UUID) -> None:
+    """Record what did not leave: to be tried again, or dead. One statement for all that failed alike."""
+    alike: dict[tuple[str, datetime | None, bool], list[UUID]] = {}
+    for failure in failures:
+        alike.setdefault((failure.error, failure.again_at, failure.counts), []).append(failure.id)
+    for (error, again_at, counts), ids in alike.items():
+        values = {"owner": None, "lease_until": None, "last_error": error[:500]}
+        if again_at is None:
+            values |= {"state": EmailState.DEAD.value}
+        else:
+            values |= {"state": EmailState.PENDING.value, "next_attempt_at": again_at}
+        if not counts:
+            values |= {"attempts": Email.attempts - 1}
+        await session.execute(
+            update(Email)
+            .where(Email.id.in_(ids), Email.owner == owner, Email.state == EmailState.SENDING.value)
+            .values(**values)
+            .execution_options(synchronize_session=False)
+        )
+        if again_at is None:
+            await _fail_deliveries(session, ids, REFUSED if counts else GAVE_UP)
+
+
+async def hand_back(session: AsyncSession, *, owner: UUID, now: datetime) -> int:
+    """Give back all that `owner` holds and has not sent, at once and without counting the try. Returns how many."""
+    given = await session.execute(
+        update(Email)
+        .where(Email.owner == owner, Email.state == EmailState.SENDING.value)
+        .values(
+            state=EmailState.PENDING.value, owner=None, lease_until=None, next_attempt_at=now, attempts=Email.attempts - 1
+        )
+        .execution_options(synchronize_session=False)
+    )
+    return given.rowcount
+
+
+async def release_expired(session: AsyncSession, *, now: datetime, limit: int = 5000) -> int:
+    """Give back what was claimed by senders whose lease ran out: they are dead. Returns how many."""
+    query = (
+        select(Email.id)
+        .where(Email.state == EmailState.SENDING.value, Email.lease_until < now)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = (await session.execute(query)).scalars().all()
+    if ids:
+        await session.execute(
+            update(Email)
+            .where(Email.id.in_(ids))
+            .values(state=EmailState.PENDING.value, owner=None, lease_until=None)
+            .execution_options(synchronize_session=False)
+        )
+    return len(ids)
+
+
+async def _fail_deliveries(session: AsyncSession, email_ids: Sequence[UUID], reason: str) -> None:
+    deliveries = (await session.execute(_DELIVERIES, {"ids": email_ids})).all()
+    if not deliveries:
+        return
+    await raise_versions(session, {row.task_id for row in deliveries})
+    await session.execute(
+        update(Delivery)
+        .where(Delivery.id.in_([row.id for row in deliveries]))
+        .values(state=DeliveryState.FAILED.value, reason=reason)
+        .execution_options(synchronize_session=False)
+    )
+    # A reminder has failed once nobody got it and nobody still may.
+    reminder_ids = sorted({row.reminder_id for row in deliveries})
+    alive = select(Delivery.reminder_id).where(
+        Delivery.reminder_id.in_(reminder_ids),
+        Delivery.state.in_([DeliveryState.SENDING.value, DeliveryState.GATHERING.value, DeliveryState.SENT.value]),
+    )
+    living = set((await session.execute(alive)).scalars())
+    await session.execute(
+        update(Reminder)
+        .where(
+            Reminder.id.in_([each for each in reminder_ids if each not in living]),
+            Reminder.state == ReminderState.SENDING.value,
+        )
+        .values(state=ReminderState.FAILED.value, reason=reason)
+        .execution_options(synchronize_session=False)
+    )
+
+
+_IDS = bindparam("ids", expanding=True)
+_CLAIM = (
+    update(Email)
+    .where(Email.id.in_(_IDS))
+    .values(
+        state=EmailState.SENDING.value,
+        owner=bindparam("owner_id"),
+        lease_until=bindparam("until"),
+        attempts=Email.attempts + 1,
+    )
+    .execution_options(synchronize_session=False)
+)
+# Not fenced by the state: the server has taken it, so sent it is, whoever holds the row by now.
+_SENT = (
+    update(Email)
+    .where(Email.id.in_(_IDS), Email.state != EmailState.SENT.value)
+    .values(state=EmailState.SENT.value, sent_at=bindparam("at"), owner=None, lease_until=None, last_error=None)
+    .execution_options(synchronize_session=False)
+)
+_DELIVERIES = select(Delivery.id, Delivery.reminder_id, Delivery.task_id).where(
+    Delivery.email_id.in_(_IDS), Delivery.state == DeliveryState.SENDING.value
+)
+_DELIVERIES_SENT = (
+    update(Delivery)
+    .where(Delivery.id.in_(_IDS))
+    .values(state=DeliveryState.SENT.value, sent_at=bindparam("at"))
+    .execution_options(synchronize_session=False)
+)
+_REMINDERS_SENT = (
+    update(Reminder)
+    .where(Reminder.id.in_(_IDS), Reminder.state == ReminderState.SENDING.value)
+    .values(state=ReminderState.SENT.value, sent_at=bindparam("at"), owner=None)
+    .execution_options(synchronize_session=False)
+)

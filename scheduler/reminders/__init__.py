@@ -1,0 +1,1 @@
+"""Reminders: their times, their rows, and the job that makes them go out."""

@@ -1,0 +1,1 @@
+"""Runs: the record of every time a job did something."""

@@ -1,0 +1,228 @@
+"""Settings: the environment (and `.env`) read once into a frozen, typed object, built at the entry point and passed down."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+PREFIX = "PUNCTUAL_"
+MINIMUM_SECRET_LENGTH = 32  # characters; RFC 7518, 3.2 asks for 256 bits for HS256
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class SettingsError(Exception):
+    """A setting is wrong, unknown or missing; the message is one line that names it."""
+
+
+class Settings(BaseSettings):
+    """All `PUNCTUAL_…` settings of the contract's section 9. Frozen: nothing changes while a process runs."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    env: Literal["development", "production"] = "development"
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=1, le=65535)
+    data_dir: Path = Path("./var")
+    database_url: str = ""
+    """An SQLAlchemy URL once read: `sqlite+aiosqlite:///…` or `mysql+aiomysql://…`."""
+    redis_url: str | None = None
+    """None: the embedded server, which `punctual up` starts and names to its children."""
+    mail_url: str = "maildir:"
+    mail_from: str = "Punctual <punctual@localhost>"
+    public_url: str = "http://127.0.0.1:8080"
+    sms_url: str | None = None
+    storage_url: str = "file:"
+    secret_keys: CommaSeparated = Field((), validation_alias="PUNCTUAL_SECRET_KEY", repr=False)
+    """Newest first: the first signs, all of them verify."""
+    rate_limit_user: str = "600/min"
+    rate_limit_password: str = "10/min"  # noqa: S105 (a rate, not a password)
+    require_verified_email: bool = False
+    signup: Literal["open", "closed"] = "open"
+    cors_origins: CommaSeparated = ()
+    allowed_private_hosts: CommaSeparated = ()
+    trusted_proxies: CommaSeparated = ()
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    metrics_token: str | None = Field(None, repr=False)
+    grace_seconds: int = Field(25, ge=0, le=600)
+    """Seconds a worker may take to finish what it holds once it is told to stop."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+
+    @field_validator("secret_keys", "cors_origins", "allowed_private_hosts", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("secret_keys")
+    @classmethod
+    def _long_enough(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if any(len(key) < MINIMUM_SECRET_LENGTH for key in value):
+            raise ValueError(f"each key needs {MINIMUM_SECRET_LENGTH} characters or more")
+        return value
+
+    @field_validator("log_level", "log_format", "env", "signup", mode="before")
+    @classmethod
+    def _lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            ipaddress.ip_network(part, strict=False)
+        return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be like https://punctual.example.com")
+        return value.rstrip("/")
+
+    @field_validator("rate_limit_user", "rate_limit_password")
+    @classmethod
+    def _rate(cls, value: str) -> str:
+        count, _, unit = value.partition("/")
+        if value != "off" and not (count.isdigit() and int(count) > 0 and unit in ("s", "min", "h")):
+            raise ValueError("must be like 600/min, 10/s or off")
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if urlsplit(value).scheme not in ("redis", "rediss", "unix", "sentinel"):
+            raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
+        return value
+
+    @field_validator("mail_url")
+    @classmethod
+    def _mail_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("maildir", "smtp", "smtps"):
+            raise ValueError("must begin with maildir:, smtp:// or smtps://")
+        if parts.scheme != "maildir" and not parts.hostname:
+            raise ValueError("names no host")
+        return value
+
+    @model_validator(mode="after")
+    def _files_of_tls(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("PUNCTUAL_TLS_CERT and PUNCTUAL_TLS_KEY go together; set both or neither")
+        return self
+
+
+def load_settings() -> Settings:
+    """Read the environment, then `.env` in the present folder (development only) for what it leaves out.
+
+    Makes the data folder and, in development, the secret key kept in it.
+    Raises `SettingsError` with one line that names the setting.
+    """
+    environment = {key: value for key, value in os.environ.items() if key.startswith(PREFIX)}
+    if environment.get("PUNCTUAL_ENV", "development").lower() != "production":
+        environment = _dot_env() | environment
+    known = {PREFIX + name.upper() for name in Settings.model_fields if name != "secret_keys"} | {"PUNCTUAL_SECRET_KEY"}
+    unknown = sorted(environment.keys() - known)
+    if unknown:
+        raise SettingsError(f"{unknown[0]} is not a setting of Punctual; see section \"Settings\" of the README")
+    values: dict[str, Any] = {
+        ("PUNCTUAL_SECRET_KEY" if key == "PUNCTUAL_SECRET_KEY" else key.removeprefix(PREFIX).lower()): value
+        for key, value in environment.items()
+        if value != ""
+    }
+    production = str(values.get("env", "")).lower() == "production"
+    if production:
+        _need_for_production(values)
+        values.setdefault("require_verified_email", True)
+    try:
+        draft = Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+    data_dir = draft.data_dir.expanduser().resolve()
+    changes: dict[str, Any] = {"data_dir": data_dir, "database_url": _database_url(draft.database_url, data_dir)}
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not draft.secret_keys:
+            changes["secret_keys"] = (_kept_secret(data_dir / "secret-key"),)
+    except OSError as error:
+        raise SettingsError(f"PUNCTUAL_DATA_DIR: can't write in {data_dir}: {error.strerror}") from None
+    return draft.model_copy(update=changes)
+
+
+def _dot_env() -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    return {key: value for key, value in dotenv_values(".env").items() if key.startswith(PREFIX) and value is not None}
+
+
+def _need_for_production(values: dict[str, Any]) -> None:
+    for key, name in (
+        ("PUNCTUAL_SECRET_KEY", "PUNCTUAL_SECRET_KEY"),
+        ("database_url", "PUNCTUAL_DATABASE_URL"),
+        ("redis_url", "PUNCTUAL_REDIS_URL"),
+        ("mail_url", "PUNCTUAL_MAIL_URL"),
+    ):
+        if not values.get(key):
+            raise SettingsError(f"{name} must be set when PUNCTUAL_ENV=production")
+    if not str(values["mail_url"]).startswith(("smtp://", "smtps://")):
+        raise SettingsError("PUNCTUAL_MAIL_URL must be smtp:// or smtps:// when PUNCTUAL_ENV=production")
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    message = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"]:
+        return message
+    name = str(first["loc"][0])
+    name = name if name.startswith(PREFIX) else PREFIX + name.upper()
+    return f"{name}: {message}"
+
+
+def _database_url(text: str, data_dir: Path) -> str:
+    """The SQLAlchemy URL with the async driver that we use for its database."""
+    if not text:
+        return f"sqlite+aiosqlite:///{data_dir / 'punctual.sqlite3'}"
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):
+        raise SettingsError("PUNCTUAL_DATABASE_URL: must be like mysql://user:pass@host/db or sqlite:///file") from None
+    backend = url.get_backend_name()
+    if backend == "sqlite":
+        if url.database in (None, "", ":memory:"):
+            raise SettingsError("PUNCTUAL_DATABASE_URL: SQLite needs a file; its memory is not shared by processes")
+        return url.set(drivername="sqlite+aiosqlite").render_as_string(hide_password=False)
+    if backend in ("mysql", "mariadb"):
+        if not url.database:
+            raise SettingsError("PUNCTUAL_DATABASE_URL: names no database, as in mysql://user:pass@host/db")
+        return url.set(drivername="mysql+aiomysql").render_as_string(hide_password=False)
+    raise SettingsError(f"PUNCTUAL_DATABASE_URL: {backend} is not supported; use mysql:// or sqlite://")
+
+
+def _kept_secret(path: Path) -> str:
+    """The secret key of a development install: made once, readable by its owner only."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        kept = path.read_text(encoding="ascii").strip()
+        if len(kept) < MINIMUM_SECRET_LENGTH:
+            raise SettingsError(f"the kept secret key in {path} is damaged; delete the file and all sign in again") from None
+        return kept
+    made = secrets.token_urlsafe(48)
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(made + "\n")
+    return made

@@ -1,0 +1,1 @@
+"""Tasks: create, read, list, change, delete."""
