@@ -73,7 +73,7 @@ def masked(settings: Settings, name: str) -> str:
     if isinstance(value, tuple):
         return ", ".join(value)
     # The password of a URL, and what its query may hold.
-    hidden = re.sub(r"(?<=://)([^/@\s]*?):[^@\s]*(?=@)", r"\1:***", str(value))
+    hidden = re.sub(r"(?<=://)([^/@:\s]*):.*(?=@)", r"\1:***", str(value))
     return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token|key)[^=&]*=)[^&]*", r"\1***", hidden)
 
 

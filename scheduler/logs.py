@@ -70,7 +70,7 @@ class RecordKeeper:
         if not batch:
             return 0
         async with database.write() as session:
-            await session.execute(insert(LogRecord), batch)
+            await session.execute(insert(LogRecord.__table__), batch)
         for _ in batch:
             self._records.popleft()
         return len(batch)
@@ -131,7 +131,10 @@ def _redacted(key: str, value: Any) -> Any:
         return REDACTED
     if isinstance(value, str):
         text = _SECRET_TEXT.sub(REDACTED, value)
-        return text if len(text) <= LONGEST_VALUE else text[:LONGEST_VALUE] + "…"
+        if len(text) <= LONGEST_VALUE:
+            return text
+        # What a traceback says last is what it is about.
+        return "…" + text[-LONGEST_VALUE:] if key in ("exception", "traceback") else text[:LONGEST_VALUE] + "…"
     if isinstance(value, dict):
         return {inner: _redacted(str(inner), each) for inner, each in value.items()}
     if isinstance(value, list | tuple):

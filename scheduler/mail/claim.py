@@ -17,7 +17,7 @@ from models.reminder import ReminderState
 from scheduler.mail.delivery import Envelope
 from scheduler.reminders.fire import raise_versions
 
-LEASE = timedelta(seconds=20)
+LEASE = timedelta(seconds=10)
 """Kept ahead by the sender while it lives, so it says how soon a dead one's e-mails are taken up."""
 BATCH = 250
 GIVE_UP_AFTER = timedelta(days=3)
@@ -51,7 +51,13 @@ async def claim_emails(
     """Take up to `limit` e-mails that are to be tried now, longest waiting first."""
     query = (
         select(
-            Email.id, Email.attempts, Email.created_at, Email.message_id, Email.sender, Email.recipient, Email.message
+            Email.id,
+            Email.attempts,
+            Email.created_at,
+            Email.message_id,
+            Email.sender,
+            Email.recipient,
+            Email.message,
         )
         .where(Email.state == EmailState.PENDING.value, Email.next_attempt_at <= now)
         .order_by(Email.next_attempt_at)
@@ -65,7 +71,10 @@ async def claim_emails(
         )
     return [
         ClaimedEmail(
-            row.id, row.attempts + 1, row.created_at, Envelope(row.message_id, row.sender, row.recipient, row.message)
+            row.id,
+            row.attempts + 1,
+            row.created_at,
+            Envelope(row.message_id, row.sender, row.recipient, row.message),
         )
         for row in rows
     ]
@@ -74,10 +83,9 @@ async def claim_emails(
 async def keep_leases(session: AsyncSession, *, owner: UUID, now: datetime) -> None:
     """Keep the leases of all that `owner` holds ahead."""
     await session.execute(
-        update(Email)
+        update(Email.__table__)
         .where(Email.state == EmailState.SENDING.value, Email.owner == owner)
         .values(lease_until=now + LEASE)
-        .execution_options(synchronize_session=False)
     )
 
 
@@ -90,7 +98,9 @@ async def settle_sent(session: AsyncSession, *, ids: Sequence[UUID], now: dateti
     # Tasks before reminders, as a change of a task locks them: in one order there is no deadlock.
     await raise_versions(session, {row.task_id for row in deliveries})
     await session.execute(_DELIVERIES_SENT, {"ids": [row.id for row in deliveries], "at": now})
-    await session.execute(_REMINDERS_SENT, {"ids": sorted({row.reminder_id for row in deliveries}), "at": now})
+    await session.execute(
+        _REMINDERS_SENT, {"ids": sorted({row.reminder_id for row in deliveries}), "at": now}
+    )
 
 
 async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure], owner: UUID) -> None:
@@ -107,10 +117,9 @@ async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure],
         if not counts:
             values |= {"attempts": Email.attempts - 1}
         await session.execute(
-            update(Email)
+            update(Email.__table__)
             .where(Email.id.in_(ids), Email.owner == owner, Email.state == EmailState.SENDING.value)
             .values(**values)
-            .execution_options(synchronize_session=False)
         )
         if again_at is None:
             await _fail_deliveries(session, ids, REFUSED if counts else GAVE_UP)
@@ -119,12 +128,15 @@ async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure],
 async def hand_back(session: AsyncSession, *, owner: UUID, now: datetime) -> int:
     """Give back all that `owner` holds and has not sent, at once and without counting the try. Returns how many."""
     given = await session.execute(
-        update(Email)
+        update(Email.__table__)
         .where(Email.owner == owner, Email.state == EmailState.SENDING.value)
         .values(
-            state=EmailState.PENDING.value, owner=None, lease_until=None, next_attempt_at=now, attempts=Email.attempts - 1
+            state=EmailState.PENDING.value,
+            owner=None,
+            lease_until=None,
+            next_attempt_at=now,
+            attempts=Email.attempts - 1,
         )
-        .execution_options(synchronize_session=False)
     )
     return given.rowcount
 
@@ -140,10 +152,9 @@ async def release_expired(session: AsyncSession, *, now: datetime, limit: int = 
     ids = (await session.execute(query)).scalars().all()
     if ids:
         await session.execute(
-            update(Email)
+            update(Email.__table__)
             .where(Email.id.in_(ids))
             .values(state=EmailState.PENDING.value, owner=None, lease_until=None)
-            .execution_options(synchronize_session=False)
         )
     return len(ids)
 
@@ -154,32 +165,32 @@ async def _fail_deliveries(session: AsyncSession, email_ids: Sequence[UUID], rea
         return
     await raise_versions(session, {row.task_id for row in deliveries})
     await session.execute(
-        update(Delivery)
+        update(Delivery.__table__)
         .where(Delivery.id.in_([row.id for row in deliveries]))
         .values(state=DeliveryState.FAILED.value, reason=reason)
-        .execution_options(synchronize_session=False)
     )
     # A reminder has failed once nobody got it and nobody still may.
     reminder_ids = sorted({row.reminder_id for row in deliveries})
     alive = select(Delivery.reminder_id).where(
         Delivery.reminder_id.in_(reminder_ids),
-        Delivery.state.in_([DeliveryState.SENDING.value, DeliveryState.GATHERING.value, DeliveryState.SENT.value]),
+        Delivery.state.in_(
+            [DeliveryState.SENDING.value, DeliveryState.GATHERING.value, DeliveryState.SENT.value]
+        ),
     )
     living = set((await session.execute(alive)).scalars())
     await session.execute(
-        update(Reminder)
+        update(Reminder.__table__)
         .where(
             Reminder.id.in_([each for each in reminder_ids if each not in living]),
             Reminder.state == ReminderState.SENDING.value,
         )
         .values(state=ReminderState.FAILED.value, reason=reason)
-        .execution_options(synchronize_session=False)
     )
 
 
 _IDS = bindparam("ids", expanding=True)
 _CLAIM = (
-    update(Email)
+    update(Email.__table__)
     .where(Email.id.in_(_IDS))
     .values(
         state=EmailState.SENDING.value,
@@ -187,27 +198,25 @@ _CLAIM = (
         lease_until=bindparam("until"),
         attempts=Email.attempts + 1,
     )
-    .execution_options(synchronize_session=False)
 )
 # Not fenced by the state: the server has taken it, so sent it is, whoever holds the row by now.
 _SENT = (
-    update(Email)
+    update(Email.__table__)
     .where(Email.id.in_(_IDS), Email.state != EmailState.SENT.value)
-    .values(state=EmailState.SENT.value, sent_at=bindparam("at"), owner=None, lease_until=None, last_error=None)
-    .execution_options(synchronize_session=False)
+    .values(
+        state=EmailState.SENT.value, sent_at=bindparam("at"), owner=None, lease_until=None, last_error=None
+    )
 )
 _DELIVERIES = select(Delivery.id, Delivery.reminder_id, Delivery.task_id).where(
     Delivery.email_id.in_(_IDS), Delivery.state == DeliveryState.SENDING.value
 )
 _DELIVERIES_SENT = (
-    update(Delivery)
+    update(Delivery.__table__)
     .where(Delivery.id.in_(_IDS))
     .values(state=DeliveryState.SENT.value, sent_at=bindparam("at"))
-    .execution_options(synchronize_session=False)
 )
 _REMINDERS_SENT = (
-    update(Reminder)
+    update(Reminder.__table__)
     .where(Reminder.id.in_(_IDS), Reminder.state == ReminderState.SENDING.value)
     .values(state=ReminderState.SENT.value, sent_at=bindparam("at"), owner=None)
-    .execution_options(synchronize_session=False)
 )

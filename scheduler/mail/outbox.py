@@ -37,7 +37,7 @@ async def add(
         email_id=new_id(), user_id=user.id, address=user.email, name=user.name, rendered=rendered, template=template,
         mail_from=settings.mail_from, now=now, headers=headers or {},
     )  # fmt: skip
-    await session.execute(insert(Email), [row])
+    await session.execute(insert(Email.__table__), [row])
     return UUID(str(row["id"]))
 
 

@@ -73,16 +73,17 @@ async def withdraw_outdated(
     return [email for email in claimed if email.id not in gone]
 
 
-async def _withdraw(session: AsyncSession, rows: Sequence[tuple[UUID, UUID, UUID, UUID]], reason: str) -> None:
+async def _withdraw(
+    session: AsyncSession, rows: Sequence[tuple[UUID, UUID, UUID, UUID]], reason: str
+) -> None:
     delivery_ids, email_ids, reminder_ids, task_ids = (list(ids) for ids in zip(*rows, strict=True))
     await raise_versions(session, set(task_ids))
     await session.execute(
-        update(Delivery)
+        update(Delivery.__table__)
         .where(Delivery.id.in_(delivery_ids))
         .values(state=DeliveryState.SKIPPED.value, reason=reason, email_id=None)
-        .execution_options(synchronize_session=False)
     )
-    await session.execute(delete(Email).where(Email.id.in_(email_ids)).execution_options(synchronize_session=False))
+    await session.execute(delete(Email.__table__).where(Email.id.in_(email_ids)))
     # Others may have been told by it already, or still may: then its state is theirs to say.
     alive = select(Delivery.reminder_id).where(
         Delivery.reminder_id.in_(reminder_ids),
@@ -90,11 +91,10 @@ async def _withdraw(session: AsyncSession, rows: Sequence[tuple[UUID, UUID, UUID
     )
     living = set((await session.execute(alive)).scalars())
     await session.execute(
-        update(Reminder)
+        update(Reminder.__table__)
         .where(
             Reminder.id.in_([each for each in reminder_ids if each not in living]),
             Reminder.state == ReminderState.SENDING.value,
         )
         .values(state=ReminderState.SKIPPED.value, reason=reason)
-        .execution_options(synchronize_session=False)
     )

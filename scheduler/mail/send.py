@@ -142,20 +142,25 @@ class Sender:
                 self._breaker.failed(now)
                 batch.failed(self._later(email, str(error), now), "deferred")
                 log.warning("email.server_unavailable", email_id=str(email.id), error=str(error))
-            except Refused as error:
-                self._breaker.succeeded()
-                batch.failed(Failure(email.id, str(error), None, counts=True), "dead")
-                log.warning("email.refused", email_id=str(email.id), error=str(error))
             except MailError as error:
                 self._breaker.succeeded()
-                batch.failed(self._again(email, str(error), now), "deferred")
-                log.warning("email.deferred", email_id=str(email.id), error=str(error), attempts=email.attempts)
+                self._not_taken(email, error, batch, now)
             except Exception as error:  # ours, not the server's: it must not hold up the others
                 log.exception("email.send_crashed", email_id=str(email.id))
                 batch.failed(self._again(email, f"{type(error).__name__}: {error}", now), "deferred")
             else:
                 self._breaker.succeeded()
                 batch.sent(email.id)
+
+    def _not_taken(self, email: ClaimedEmail, error: MailError, batch: _Batch, now: datetime) -> None:
+        """The server answered, and not with 250."""
+        # A refusal of the sender is a fault of our settings, not of the message: it must not cost every e-mail its life.
+        if isinstance(error, Refused) and error.stage != "MAIL":
+            batch.failed(Failure(email.id, str(error), None, counts=True), "dead")
+            log.warning("email.refused", email_id=str(email.id), error=str(error))
+        else:
+            batch.failed(self._again(email, str(error), now), "deferred")
+            log.warning("email.deferred", email_id=str(email.id), error=str(error), attempts=email.attempts)
 
     def _again(self, email: ClaimedEmail, error: str, now: datetime) -> Failure:
         """After a refusal for now: later, with backoff, for three days."""

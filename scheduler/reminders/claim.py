@@ -13,12 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models import Reminder
 from models.reminder import ReminderState
 
-LEASE = timedelta(seconds=15)
+LEASE = timedelta(seconds=10)
 """Between the claim and the deliveries lie some ten milliseconds; whoever takes longer is dead or stuck."""
 BATCH = 500
 
 _CLAIM = (
-    update(Reminder)
+    update(Reminder.__table__)
     .where(Reminder.id.in_(bindparam("ids", expanding=True)))
     .values(
         state=ReminderState.CLAIMED.value,
@@ -26,7 +26,6 @@ _CLAIM = (
         lease_until=bindparam("until"),
         seq=Reminder.seq + 1,
     )
-    .execution_options(synchronize_session=False)
 )
 
 
@@ -40,7 +39,9 @@ class Due(NamedTuple):
     fire_at: datetime
 
 
-async def claim_due(session: AsyncSession, *, claim: UUID, now: datetime, limit: int = BATCH) -> Sequence[Due]:
+async def claim_due(
+    session: AsyncSession, *, claim: UUID, now: datetime, limit: int = BATCH
+) -> Sequence[Due]:
     """Take up to `limit` due reminders, longest due first, under the lease `claim`.
 
     1. Lock the due rows that nobody else is at (SKIP LOCKED; on SQLite the whole transaction is the lock).
@@ -55,7 +56,9 @@ async def claim_due(session: AsyncSession, *, claim: UUID, now: datetime, limit:
     )
     due = [Due(*row) for row in await session.execute(query)]
     if due:
-        await session.execute(_CLAIM, {"ids": [each.id for each in due], "claim": claim, "until": now + LEASE})
+        await session.execute(
+            _CLAIM, {"ids": [each.id for each in due], "claim": claim, "until": now + LEASE}
+        )
     return due
 
 
@@ -70,9 +73,8 @@ async def release_expired(session: AsyncSession, *, now: datetime, limit: int = 
     ids = (await session.execute(query)).scalars().all()
     if ids:
         await session.execute(
-            update(Reminder)
+            update(Reminder.__table__)
             .where(Reminder.id.in_(ids))
             .values(state=ReminderState.PENDING.value, owner=None, lease_until=None)
-            .execution_options(synchronize_session=False)
         )
     return len(ids)

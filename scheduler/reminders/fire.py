@@ -58,7 +58,13 @@ class _Plan:
 
 
 async def fire(
-    database: Database, *, claim: UUID, due: Sequence[Due], emails: ReminderEmails, settings: Settings, now: datetime
+    database: Database,
+    *,
+    claim: UUID,
+    due: Sequence[Due],
+    emails: ReminderEmails,
+    settings: Settings,
+    now: datetime,
 ) -> Fired:
     """Turn claimed reminders into deliveries and e-mails.
 
@@ -67,11 +73,15 @@ async def fire(
     """
 
     async def work(session: AsyncSession) -> Fired:
-        return await _fire(session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=None)
+        return await _fire(
+            session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=None
+        )
 
     async def careful_work(session: AsyncSession) -> Fired:
         told = await _told_already(session, due)
-        return await _fire(session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=told)
+        return await _fire(
+            session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=told
+        )
 
     try:
         return await database.retry_write(work)
@@ -93,10 +103,9 @@ async def _fire(
     ids = [each.id for each in due]
     mine = and_(Reminder.id.in_(ids), Reminder.owner == claim)
     fenced = await session.execute(
-        update(Reminder)
+        update(Reminder.__table__)
         .where(mine, Reminder.state == ReminderState.CLAIMED.value)
         .values(state=ReminderState.SENDING.value, lease_until=None)
-        .execution_options(synchronize_session=False)
     )
     held = due
     if fenced.rowcount < len(due):
@@ -118,15 +127,12 @@ async def _fire(
             recipients=recipients[each.id], people=people, told=told or set(), emails=emails, settings=settings, now=now,
         )  # fmt: skip
     if plan.deliveries:
-        await session.execute(insert(Delivery), plan.deliveries)
+        await session.execute(insert(Delivery.__table__), plan.deliveries)
     if plan.emails:
-        await session.execute(insert(Email), plan.emails)
+        await session.execute(insert(Email.__table__), plan.emails)
     for (state, reason), reminder_ids in plan.not_sending.items():
         await session.execute(
-            update(Reminder)
-            .where(Reminder.id.in_(reminder_ids))
-            .values(state=state, reason=reason)
-            .execution_options(synchronize_session=False)
+            update(Reminder.__table__).where(Reminder.id.in_(reminder_ids)).values(state=state, reason=reason)
         )
         fired.skipped += len(reminder_ids)
     if plan.touched_tasks:
@@ -176,12 +182,22 @@ def _plan_one(
             if not late:
                 try:
                     plan.emails.append(
-                        emails.reminder(email_id=email_id, reminder_id=due.id, fire_at=due.fire_at, task=task,
-                                        person=person, now=now)  # fmt: skip
+                        emails.reminder(
+                            email_id=email_id,
+                            reminder_id=due.id,
+                            fire_at=due.fire_at,
+                            task=task,
+                            person=person,
+                            now=now,
+                        )  # fmt: skip
                     )
                 except Exception:  # one that can't be rendered must not hold up the rest of its claim
                     log.exception("reminder.render_failed", reminder_id=str(due.id))
-                    delivery |= {"state": DeliveryState.FAILED.value, "reason": RENDER_ERROR, "email_id": None}
+                    delivery |= {
+                        "state": DeliveryState.FAILED.value,
+                        "reason": RENDER_ERROR,
+                        "email_id": None,
+                    }
                     reason = RENDER_ERROR
         plan.deliveries.append(delivery)
         sending = sending or delivery["email_id"] is not None
@@ -216,7 +232,9 @@ async def raise_versions(session: AsyncSession, task_ids: Iterable[UUID]) -> Non
     await session.execute(_RAISE_VERSIONS, {"ids": sorted(task_ids)})
 
 
-async def _tasks(session: AsyncSession, ids: set[UUID]) -> tuple[dict[UUID, Row[Any]], dict[UUID, list[UUID]]]:
+async def _tasks(
+    session: AsyncSession, ids: set[UUID]
+) -> tuple[dict[UUID, Row[Any]], dict[UUID, list[UUID]]]:
     tasks = {task.id: task for task in await session.execute(_TASKS, {"ids": list(ids)})}
     assignees: dict[UUID, list[UUID]] = {}
     for row in await session.execute(_ASSIGNEES, {"ids": list(ids)}):
@@ -261,8 +279,7 @@ _PEOPLE = (
     .where(User.id.in_(bindparam("ids", expanding=True)))
 )  # fmt: skip
 _RAISE_VERSIONS = (
-    update(Task)
+    update(Task.__table__)
     .where(Task.id.in_(bindparam("ids", expanding=True)))
     .values(version=Task.version + 1)
-    .execution_options(synchronize_session=False)
 )

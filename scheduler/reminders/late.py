@@ -63,14 +63,18 @@ async def gather_late(session: AsyncSession, *, emails: ReminderEmails, now: dat
             alone.append(delivery.delivery_id)
             rows.append(
                 emails.reminder(
-                    email_id=delivery.email_id, reminder_id=delivery.reminder_id, fire_at=delivery.fire_at,
-                    task=delivery, person=person, now=now,
+                    email_id=delivery.email_id,
+                    reminder_id=delivery.reminder_id,
+                    fire_at=delivery.fire_at,
+                    task=delivery,
+                    person=person,
+                    now=now,
                 )  # fmt: skip
             )
     if alone:
         await _send_under(session, alone, None)
     if rows:
-        await session.execute(insert(Email), rows)
+        await session.execute(insert(Email.__table__), rows)
     return len(rows)
 
 
@@ -93,9 +97,4 @@ async def _send_under(session: AsyncSession, delivery_ids: Sequence[UUID], email
     values: dict[str, Any] = {"state": DeliveryState.SENDING.value}
     if email_id is not None:
         values["email_id"] = email_id
-    await session.execute(
-        update(Delivery)
-        .where(Delivery.id.in_(delivery_ids))
-        .values(**values)
-        .execution_options(synchronize_session=False)
-    )
+    await session.execute(update(Delivery.__table__).where(Delivery.id.in_(delivery_ids)).values(**values))

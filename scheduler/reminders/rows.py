@@ -46,7 +46,7 @@ async def add(
     check(specs, times=times, now=now, field=field, kept=kept)
     rows = [_row(spec, task_id=task_id, times=times, user_id=user_id, now=now) for spec in specs]
     if rows:
-        await session.execute(insert(Reminder), rows)
+        await session.execute(insert(Reminder.__table__), rows)
     return [row["id"] for row in rows]
 
 
@@ -88,7 +88,7 @@ async def replace(
     except Invalid as error:
         raise Invalid(*(_at_its_place(each, indexes) for each in error.errors)) from None
     if gone:
-        await session.execute(delete(Reminder).where(Reminder.id.in_(gone)))
+        await session.execute(delete(Reminder.__table__).where(Reminder.id.in_(gone)))
 
 
 async def follow_task(session: AsyncSession, *, task_id: UUID, times: TaskTimes, now: datetime) -> None:
@@ -102,7 +102,7 @@ async def follow_task(session: AsyncSession, *, task_id: UUID, times: TaskTimes,
         present = Stand(row.state, row.reason, row.fire_at)
         stand = stand_after_change(present, offset_minutes=row.offset_minutes, task=times, now=now)
         if stand != present:
-            await session.execute(update(Reminder).where(Reminder.id == row.id).values(**stand_values(stand)))
+            await session.execute(update(Reminder.__table__).where(Reminder.id == row.id).values(**stand_values(stand)))
 
 
 def stand_values(stand: Stand) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from models.run import RunState, RunTrigger
 from scheduler.identifiers import new_id
 from scheduler.logs import get_logger
 
-LEASE = timedelta(seconds=30)
+LEASE = timedelta(seconds=15)
 LONGEST_TRACEBACK = 10_000  # characters
 
 log = get_logger("runs")

@@ -1,0 +1,1 @@
+"""Faults: what is killed, flushed, cut or away must not lose a reminder."""
