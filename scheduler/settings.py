@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -146,6 +147,8 @@ def load_settings() -> Settings:
         if value != ""
     }
     production = str(values.get("env", "")).lower() == "production"
+    if not production and sys.stdout.isatty():
+        values.setdefault("log_format", "console")
     if production:
         _need_for_production(values)
         values.setdefault("require_verified_email", True)
