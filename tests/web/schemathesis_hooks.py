@@ -1,0 +1,40 @@
+"""Loaded by schemathesis (SCHEMATHESIS_HOOKS): makes well-formed data also mean something.
+
+No schema can say that a cursor must be one that was given, an id somebody's, a time ahead, or that an offset
+needs a due
+time. Data that is meant to be wrong is left as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+
+AHEAD = "2199-01-01T00:00:00Z"
+
+
+@schemathesis.hook
+def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
+    """The last word before a request is sent, in every phase."""
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if isinstance(case.query, dict):
+        case.query.pop("cursor", None)
+    body = case.body
+    if not isinstance(body, dict):
+        return
+    if "assignee_ids" in body:
+        body["assignee_ids"] = []
+    if body.get("until") is not None:
+        body["until"] = AHEAD
+    if body.get("reminders"):
+        body["reminders"] = body["reminders"][:1]  # what a task has already counts too
+    for reminder in body.get("reminders", []):
+        _put_ahead(reminder)
+    _put_ahead(body)
+
+
+def _put_ahead(reminder: dict[str, Any]) -> None:
+    if reminder.pop("offset_minutes", None) is not None or reminder.get("remind_at") is not None:
+        reminder["remind_at"] = AHEAD

@@ -1,0 +1,105 @@
+"""The application: its parts under typed keys, its middlewares in order, its routes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from aiohttp import web
+from redis.asyncio import Redis
+
+from scheduler import schema
+from scheduler.accounts.access_tokens import AccessTokens
+from scheduler.accounts.passwords import Passwords
+from scheduler.database import Database
+from scheduler.links import Links
+from scheduler.settings import Settings
+from web.handlers import ROUTE_TABLES, act, documentation
+from web.keys import ACCESS_TOKENS, DATABASE, DOCUMENT, LINKS, PASSWORDS, REDIS, SCHEMA_HEAD, SETTINGS
+from web.middlewares.authentication import authentication
+from web.middlewares.cors import cors
+from web.middlewares.errors import errors
+from web.middlewares.request_id import request_id
+from web.middlewares.security_headers import security_headers
+from web.middlewares.transaction import transaction
+from web.middlewares.validation import validation
+from web.openapi import make_document
+from web.parsing import MAXIMUM_BODY
+from web.routing import add_routes
+
+REDIS_TIMEOUT_S = 2
+
+
+@lru_cache(maxsize=1)
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document of all routes. It needs no settings, no database and no running server."""
+    return make_document(ROUTE_TABLES)
+
+
+def make_app(
+    settings: Settings, database: Database | None = None, redis: Redis | None = None
+) -> web.Application:
+    """An application for these settings. A database or a Redis client that is handed in stays the caller's
+    to close."""
+    app = web.Application(
+        # A request passes these from the first to the last.
+        middlewares=[request_id, security_headers, cors, errors, authentication, validation, transaction],
+        client_max_size=MAXIMUM_BODY,
+    )
+    app[SETTINGS] = settings
+    app[ACCESS_TOKENS] = AccessTokens(settings.secret_keys)
+    app[LINKS] = Links(settings.secret_keys, public_url=settings.public_url)
+    app[DOCUMENT] = orjson.dumps(openapi_document())
+    if database is not None:
+        app[DATABASE] = database
+    else:
+        app.cleanup_ctx.append(_database)
+    if redis is not None:
+        app[REDIS] = redis
+    else:
+        app.cleanup_ctx.append(_redis)
+    app.cleanup_ctx.append(_passwords)
+    app.cleanup_ctx.append(_schema_head)
+    for table in ROUTE_TABLES:
+        add_routes(app, table.routes)
+    documentation.add_assets(app)
+    act.add_assets(app)
+    return app
+
+
+async def _database(app: web.Application) -> AsyncIterator[None]:
+    database = app[DATABASE] = Database(app[SETTINGS].database_url)
+    yield
+    await database.dispose()
+
+
+async def _redis(app: web.Application) -> AsyncIterator[None]:
+    url = app[SETTINGS].redis_url
+    # None while nobody has named one: /readyz then says so.
+    client = app[REDIS] = _connect(url) if url else None
+    yield
+    if client is not None:
+        await client.aclose()
+
+
+def _connect(url: str) -> Redis:
+    """A client that connects when it is first used, and gives up after two seconds."""
+    client: Redis = Redis.from_url(
+        url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
+    )
+    return client
+
+
+async def _passwords(app: web.Application) -> AsyncIterator[None]:
+    passwords = app[PASSWORDS] = Passwords()
+    yield
+    passwords.close()
+
+
+async def _schema_head(app: web.Application) -> AsyncIterator[None]:
+    # Read once: it is in the program's files, and Alembic reads them all.
+    app[SCHEMA_HEAD] = await asyncio.to_thread(schema.head)
+    yield
