@@ -50,9 +50,13 @@ class Work:
 
     async def _send_reminders(self) -> None:
         await send_reminders(
-            self._database, settings=self._settings, emails=self._emails, worker=self.name, stopping=self.stopping,
+            self._database,
+            settings=self._settings,
+            emails=self._emails,
+            worker=self.name,
+            stopping=self.stopping,
             wake_sender=self._wake_sender,
-        )  # fmt: skip
+        )
 
     async def _wake_sender(self) -> None:
         # Not through Redis: an e-mail just written here leaves without waiting for anybody.

@@ -33,7 +33,8 @@ log = get_logger("worker")
 
 
 async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
-    """Work until SIGTERM, SIGINT or `stop`; then take nothing new, finish or hand back what is held, and return.
+    """Work until SIGTERM, SIGINT or `stop`; then take nothing new, finish or hand back what is held, and
+    return.
 
     Returns within `settings.grace_seconds`, whatever is still under way.
     """
@@ -85,9 +86,11 @@ async def _keep_arq_running(settings: Settings, work: Work) -> None:
         arq = None
         try:
             pool = await create_pool(
-                redis_settings(settings.redis_url), job_serializer=serialize, job_deserializer=deserialize,
+                redis_settings(settings.redis_url),
+                job_serializer=serialize,
+                job_deserializer=deserialize,
                 default_queue_name=QUEUE_NAME,
-            )  # fmt: skip
+            )
             arq = _arq_worker(pool, work)
             log.info("worker.queue_connected", worker=work.name)
             connected_before = True

@@ -1,10 +1,11 @@
-"""The declarative base: names of constraints are fixed, so that a migration can drop them on every database."""
+"""The declarative base: names of constraints are fixed, so that a migration can drop them on every
+database."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sqlalchemy import MetaData
+from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import DeclarativeBase
 
 NAMING_CONVENTION = {
@@ -24,6 +25,11 @@ class Base(DeclarativeBase):
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
     __table_args__: Any = MYSQL_OPTIONS
+
+    if TYPE_CHECKING:
+        # SQLAlchemy knows it as a FromClause, which could also be a join; ours are tables, for bulk
+        # statements.
+        __table__: ClassVar[Table]
 
 
 def table_arguments(*items: Any) -> tuple[Any, ...]:

@@ -31,7 +31,8 @@ class Channel(StrEnum):
 
 
 class Delivery(Base):
-    """One person told of one firing of one reminder through one channel: unique, so that nobody is told twice.
+    """One person told of one firing of one reminder through one channel: unique, so that nobody is told
+    twice.
 
     No foreign keys: the ledger outlives what it speaks of.
     """

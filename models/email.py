@@ -23,7 +23,8 @@ class EmailState(StrEnum):
 
 
 class Email(Base):
-    """One message to one address. Message-ID, Date and body are fixed here, so that a repeat is the same message."""
+    """One message to one address. Message-ID, Date and body are fixed here, so that a repeat is the same
+    message."""
 
     __tablename__ = "email"
     __table_args__ = table_arguments(Index(None, "state", "next_attempt_at"))

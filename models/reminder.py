@@ -34,7 +34,8 @@ class Audience(StrEnum):
 
 
 class Reminder(Base):
-    """One reminder of one task. `offset_minutes` is before the due time; None means that `fire_at` was given as such."""
+    """One reminder of one task. `offset_minutes` is before the due time; None means that `fire_at` was given
+    as such."""
 
     __tablename__ = "reminder"
     __table_args__ = table_arguments(

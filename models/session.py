@@ -13,7 +13,8 @@ from models.types import Digest, Id, Instant
 
 
 class Session(Base):
-    """One sign-in of one person on one device; ended sessions stay for the record until they are cleaned up."""
+    """One sign-in of one person on one device; ended sessions stay for the record until they are cleaned
+    up."""
 
     __tablename__ = "session"
     __table_args__ = table_arguments(Index(None, "user_id"))

@@ -13,7 +13,8 @@ from models.types import Id, Instant, LongText
 
 
 class Task(Base):
-    """A task. `priority` is its rank (1 low … 4 urgent), so that the database sorts by it; `version` is its ETag."""
+    """A task. `priority` is its rank (1 low … 4 urgent), so that the database sorts by it; `version` is its
+    ETag."""
 
     __tablename__ = "task"
     __table_args__ = table_arguments(Index(None, "creator_id", "due_at"))

@@ -1,4 +1,5 @@
-"""Instants: aware datetimes in UTC inside, RFC 3339 outside. Services take `now` as an argument; only the doors ask the clock."""
+"""Instants: aware datetimes in UTC inside, RFC 3339 outside. Services take `now` as an argument; only the
+doors ask the clock."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def format_instant(instant: datetime) -> str:
 def parse_instant(text: str) -> datetime:
     """Read an RFC 3339 date-time with its offset, as UTC with microseconds (further digits are cut off).
 
-    Raises ValueError, with words for the person who sent it, for anything else and for years outside 1970 to 2199.
+    Raises ValueError, with words for the person who sent it, for anything else and for years outside 1970 to
+    2199.
     """
     match = _RFC_3339.fullmatch(text)
     if match is None:
@@ -43,9 +45,15 @@ def parse_instant(text: str) -> datetime:
         offset = timedelta(hours=int(offset_hours), minutes=int(offset_minutes)) * (1 if sign == "+" else -1)
     try:
         local = datetime(
-            int(year), int(month), int(day), int(hour), int(minute), 59 if leap_second else int(second),
-            int((fraction or "0")[:6].ljust(6, "0")), tzinfo=UTC,
-        )  # fmt: skip
+            int(year),
+            int(month),
+            int(day),
+            int(hour),
+            int(minute),
+            59 if leap_second else int(second),
+            int((fraction or "0")[:6].ljust(6, "0")),
+            tzinfo=UTC,
+        )
         instant = local - offset
     except (ValueError, OverflowError):
         raise ValueError("is not a date-time that exists") from None
@@ -57,7 +65,11 @@ def parse_instant(text: str) -> datetime:
 @lru_cache(maxsize=1)
 def time_zones() -> frozenset[str]:
     """Every IANA zone name that this machine or the tzdata package knows (not "localtime" and the like)."""
-    return frozenset(name for name in available_timezones() if name != "localtime" and not name.startswith(("posix", "right")))
+    return frozenset(
+        name
+        for name in available_timezones()
+        if name != "localtime" and not name.startswith(("posix", "right"))
+    )
 
 
 @lru_cache(maxsize=1024)

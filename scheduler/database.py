@@ -6,10 +6,9 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from sqlalchemy import event, make_url
+from sqlalchemy import CursorResult, Result, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
@@ -17,11 +16,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from scheduler.mysql import open_connection
 
-Result = TypeVar("Result")
+Outcome = TypeVar("Outcome")
 
 STATEMENT_TIMEOUT_S = 10
 LOCK_WAIT_S = 8
-"""Below the statement's time-out, so that a lock that is not had shows as 1205, which is retried, and not as a hang."""
+"""Below the statement's time-out, so that a lock that is not had shows as 1205, which is retried, and not as
+a hang."""
 CONNECT_TIMEOUT_S = 5
 RETRIES = 4
 SQLITE_BUSY_S = 8
@@ -29,7 +29,8 @@ _DEADLOCK_OR_LOCK_WAIT = {1205, 1213}
 
 
 class Database:
-    """An engine for one URL (`sqlite+aiosqlite:///…`, `mysql+aiomysql://…`); `read()` and `write()` are its transactions."""
+    """An engine for one URL (`sqlite+aiosqlite:///…`, `mysql+aiomysql://…`); `read()` and `write()` are its
+    transactions."""
 
     def __init__(self, url: str, *, pool_size: int = 10) -> None:
         self.url = make_url(url)
@@ -63,8 +64,9 @@ class Database:
             ):
                 yield session
 
-    async def retry_write(self, work: Callable[[AsyncSession], Awaitable[Result]]) -> Result:
-        """Run `work` in a write transaction, again from its beginning (four times at the most) after a deadlock or lock wait."""
+    async def retry_write(self, work: Callable[[AsyncSession], Awaitable[Outcome]]) -> Outcome:
+        """Run `work` in a write transaction, again from its beginning (four times at the most) after a
+        deadlock or lock wait."""
         for attempt in range(RETRIES):
             try:
                 async with self.write() as session:
@@ -72,7 +74,7 @@ class Database:
             except DBAPIError as error:
                 if not is_retryable(error) or attempt == RETRIES - 1:
                     raise
-            await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))  # noqa: S311 (jitter)
+            await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))
         raise AssertionError("unreachable")
 
     async def dispose(self) -> None:
@@ -81,17 +83,25 @@ class Database:
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether the same transaction may succeed when it is run again: InnoDB's 1205 and 1213, SQLite's BUSY."""
+    """Whether the same transaction may succeed when it is run again: InnoDB's 1205 and 1213, SQLite's
+    BUSY."""
     if not isinstance(error, DBAPIError):
         return False
-    arguments = getattr(error.orig, "args", ())
-    return bool(arguments) and (arguments[0] in _DEADLOCK_OR_LOCK_WAIT or "database is locked" in str(arguments[0]))
+    arguments: tuple[Any, ...] = getattr(error.orig, "args", ())
+    return bool(arguments) and (
+        arguments[0] in _DEADLOCK_OR_LOCK_WAIT or "database is locked" in str(arguments[0])
+    )
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the database is away, was cut off, or did not answer in time (and not: refused what we sent)."""
+    """Whether the database is away, was cut off, or did not answer in time (and not: refused what we
+    sent)."""
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or isinstance(error, OperationalError) or error.__class__.__name__ == "InterfaceError"
+        return (
+            error.connection_invalidated
+            or isinstance(error, OperationalError)
+            or error.__class__.__name__ == "InterfaceError"
+        )
     return isinstance(error, OSError | TimeoutError)
 
 
@@ -139,8 +149,14 @@ def _sqlite_engine(url: str, pool_size: int) -> AsyncEngine:
     @event.listens_for(engine.sync_engine, "connect")
     def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
-        # WAL lets readers go on while one writes; FULL makes a commit outlive a power cut, as the promise needs.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={SQLITE_BUSY_S * 1000}"):
+        # WAL lets readers go on while one writes; FULL makes a commit outlive a power cut, as the promise
+        # needs.
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            f"busy_timeout={SQLITE_BUSY_S * 1000}",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
@@ -149,6 +165,12 @@ def _sqlite_engine(url: str, pool_size: int) -> AsyncEngine:
         connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
 
     return engine
+
+
+def affected(result: Result[Any]) -> int:
+    """How many rows an UPDATE or DELETE matched."""
+    count: int = cast("CursorResult[Any]", result).rowcount
+    return count
 
 
 async def ping(connection: AsyncConnection) -> None:

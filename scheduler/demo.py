@@ -48,14 +48,20 @@ async def run(database: Database, settings: Settings, *, say: Callable[[str], ob
     async with database.write() as session:
         people = [
             await add_user(
-                session, email=address, name=name, role=Role.USER, timezone=timezone,
-                password_hash=password_hash, verified=True, now=made,
+                session,
+                email=address,
+                name=name,
+                role=Role.USER,
+                timezone=timezone,
+                password_hash=password_hash,
+                verified=True,
+                now=made,
             )
             for address, name, timezone in (
                 (anna_address, "Anna Demo", "Europe/Berlin"),
                 (ben_address, "Ben Demo", "America/New_York"),
             )
-        ]  # fmt: skip
+        ]
         anna, ben = (
             Actor(user_id=person.id, role=Role.USER, timezone=person.timezone, email_verified=True)
             for person in people

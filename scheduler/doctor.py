@@ -8,12 +8,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from redis.asyncio import Redis
-from redis.asyncio.sentinel import Sentinel
 from sqlalchemy import make_url, text
 
 from scheduler import schema
@@ -23,6 +19,7 @@ from scheduler.processes.embedded_redis import running_socket
 from scheduler.processes.folder_lock import holder
 from scheduler.processes.redis_program import OLDEST_VERSION, RedisStartError, find_server
 from scheduler.processes.start_errors import one_line
+from scheduler.redis_client import redis_client
 from scheduler.settings import Settings
 
 CLOCK_TOLERANCE_SECONDS = 2.0
@@ -130,7 +127,7 @@ async def _check_redis(settings: Settings) -> str:
     if settings.redis_url is None:
         return _check_embedded_redis(settings)
     began = time.perf_counter()
-    client = _redis_client(settings.redis_url)
+    client = redis_client(settings.redis_url, timeout_s=5)
     try:
         server = str((await client.info("server")).get("redis_version", "?"))
     finally:
@@ -138,17 +135,6 @@ async def _check_redis(settings: Settings) -> str:
     if tuple(int(part) for part in re.findall(r"\d+", server)[:2]) < OLDEST_VERSION:
         raise _Wrong(f"{server} is too old; Redis 6.2 or later is needed")
     return f"Redis {server}, {_elapsed(began)}"
-
-
-def _redis_client(url: str) -> Any:
-    patience: dict[str, Any] = {"socket_timeout": 5, "socket_connect_timeout": 5}
-    parts = urlsplit(url)
-    if parts.scheme != "sentinel":
-        return Redis.from_url(url, **patience)
-    hosts = [host.rpartition("@")[2].partition(":") for host in parts.netloc.split(",")]
-    sentinels = [(host, int(port or 26379)) for host, _, port in hosts]
-    sentinel: Any = Sentinel(sentinels, sentinel_kwargs=patience, **patience)  # type: ignore[no-untyped-call]
-    return sentinel.master_for(parts.path.strip("/"))
 
 
 def _check_embedded_redis(settings: Settings) -> str:

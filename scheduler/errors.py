@@ -1,6 +1,7 @@
 """The domain's errors: what a service raises when it can't do what was asked.
 
-The docstring of a class is its default message and says what to do. The web's door maps classes to statuses in one table.
+The docstring of a class is its default message and says what to do. The web's door maps classes to statuses
+in one table.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from typing import ClassVar, NamedTuple
 
 
 class FieldError(NamedTuple):
-    """One thing wrong with the input. `field` is a JSON Pointer (RFC 6901) into the body, or `?name` for a parameter."""
+    """One thing wrong with the input. `field` is a JSON Pointer (RFC 6901) into the body, or `?name` for a
+    parameter."""
 
     field: str
     message: str
@@ -68,7 +70,8 @@ class Conflict(PunctualError):
 
 
 class PreconditionFailed(PunctualError):
-    """It was changed since you read it, and nothing was done; read it again, then send the change with the new ETag."""
+    """It was changed since you read it, and nothing was done; read it again, then send the change with the
+    new ETag."""
 
     code = "precondition_failed"
 

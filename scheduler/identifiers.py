@@ -1,4 +1,5 @@
-"""Ids: UUID version 7 (RFC 9562), which sort by the time they were made and so keep inserts at the end of an index."""
+"""Ids: UUID version 7 (RFC 9562), which sort by the time they were made and so keep inserts at the end of an
+index."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ def new_id() -> UUID:
 
 
 def parse_id(text: str) -> UUID | None:
-    """The id that `text` spells in canonical form, or None: to a client an id is opaque, so one odd spelling is no id."""
+    """The id that `text` spells in canonical form, or None: to a client an id is opaque, so one odd spelling
+    is no id."""
     if len(text) != CANONICAL_LENGTH:
         return None
     try:

@@ -1,4 +1,5 @@
-"""The links in reminder e-mails: a token says which reminder and which person, signed, so that nothing need be stored."""
+"""The links in reminder e-mails: a token says which reminder and which person, signed, so that nothing need
+be stored."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Links:
         return base64.urlsafe_b64encode(body + mac).decode().rstrip("=")
 
     def read(self, token: str, *, now: datetime, lifetime: timedelta | None = LIFETIME) -> Link:
-        """What a token says. Raises `InvalidToken` when it is not ours or older than `lifetime` (None: any age)."""
+        """What a token says. Raises `InvalidToken` when it is not ours or older than `lifetime` (None: any
+        age)."""
         try:
             raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):

@@ -1,6 +1,8 @@
-"""Logs: structlog as JSON, one line an event, on standard output; records that belong to a run are also kept for the database.
+"""Logs: structlog as JSON, one line an event, on standard output; records that belong to a run are also kept
+for the database.
 
-An event is a static string ("run.succeeded"); what varies is a field. Names of fields are the same everywhere:
+An event is a static string ("run.succeeded"); what varies is a field. Names of fields are the same
+everywhere:
 `run_id`, `job`, `attempt`, `trigger`, `request_id`, `user_id`, `duration_ms`.
 """
 
@@ -24,7 +26,9 @@ from scheduler.database import Database
 from scheduler.identifiers import new_id
 from scheduler.settings import Settings
 
-_SECRET_NAME = re.compile(r"(?i)(^|_)(password|passwd|secret|token|authorization|cookie|otp|api_?key|private_key)($|_)")
+_SECRET_NAME = re.compile(
+    r"(?i)(^|_)(password|passwd|secret|token|authorization|cookie|otp|api_?key|private_key)($|_)"
+)
 _SECRET_TEXT = re.compile(
     r"(?i)(eyJ[\w-]{8,}\.[\w-]+\.[\w-]+)"  # a JWT
     r"|((?<=://)[^/\s:@]+:[^@\s/]+(?=@))"  # user:password@ in a URL
@@ -37,7 +41,8 @@ KEPT = 10_000  # records held for the database before new ones are dropped
 
 
 class RecordKeeper:
-    """Holds the records of runs until `flush` stores them. Never blocks, never raises: a full keeper drops and counts."""
+    """Holds the records of runs until `flush` stores them. Never blocks, never raises: a full keeper drops
+    and counts."""
 
     def __init__(self) -> None:
         self._records: deque[dict[str, Any]] = deque()
@@ -86,7 +91,8 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 
 
 def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> None:
-    """Send every line, ours and the libraries', to `stream` (standard output) in the format of the settings."""
+    """Send every line, ours and the libraries', to `stream` (standard output) in the format of the
+    settings."""
     level = getattr(logging, settings.log_level.upper())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -134,7 +140,9 @@ def _redacted(key: str, value: Any) -> Any:
         if len(text) <= LONGEST_VALUE:
             return text
         # What a traceback says last is what it is about.
-        return "…" + text[-LONGEST_VALUE:] if key in ("exception", "traceback") else text[:LONGEST_VALUE] + "…"
+        return (
+            "…" + text[-LONGEST_VALUE:] if key in ("exception", "traceback") else text[:LONGEST_VALUE] + "…"
+        )
     if isinstance(value, dict):
         return {inner: _redacted(str(inner), each) for inner, each in value.items()}
     if isinstance(value, list | tuple):

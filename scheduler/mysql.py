@@ -15,7 +15,8 @@ LONGEST_IN_HEXADECIMAL = 64  # bytes; longer ones would grow to twice their size
 class FastConnection(Connection):  # type: ignore[misc]
     """The driver's connection, with bytes written as literals in another way.
 
-    The driver escapes bytes one character at a time through a table: 8 µs for an id, 100 µs for an e-mail, and a
+    The driver escapes bytes one character at a time through a table: 8 µs for an id, 100 µs for an e-mail,
+    and a
     statement of 500 rows holds thousands of ids. `hex()` and `replace` do it at the speed of memory.
     """
 
@@ -28,7 +29,8 @@ class FastConnection(Connection):  # type: ignore[misc]
             text = obj.decode("ascii")
             if not self.server_status & SERVER_STATUS.SERVER_STATUS_NO_BACKSLASH_ESCAPES:
                 text = text.replace("\\", "\\\\")
-            # In a literal only the quote (doubled) and the backslash mean something; line breaks stand for themselves.
+            # In a literal only the quote (doubled) and the backslash mean something; line breaks stand for
+            # themselves.
             return "_binary'" + text.replace("'", "''") + "'"
         return f"X'{obj.hex()}'"
 
@@ -36,7 +38,8 @@ class FastConnection(Connection):  # type: ignore[misc]
 async def open_connection(**arguments: Any) -> FastConnection:
     """Connect; takes what `aiomysql.connect` takes.
 
-    DATETIME is read by `datetime.fromisoformat`: the driver's own regular expression is a third of the cost of a row.
+    DATETIME is read by `datetime.fromisoformat`: the driver's own regular expression is a third of the cost
+    of a row.
     """
     conv = dict(conversions)
     conv[FIELD_TYPE.DATETIME] = conv[FIELD_TYPE.TIMESTAMP] = datetime.fromisoformat

@@ -45,7 +45,8 @@ def current(connection: Connection) -> str | None:
 
 @contextmanager
 def connect(database_url: str) -> Iterator[Connection]:
-    """A connection of the synchronous driver under the same URL, holding the lock that keeps migrations apart."""
+    """A connection of the synchronous driver under the same URL, holding the lock that keeps migrations
+    apart."""
     url = make_url(database_url)
     is_mysql = url.get_backend_name() == "mysql"
     engine = create_engine(
@@ -61,7 +62,9 @@ def connect(database_url: str) -> Iterator[Connection]:
 
     with engine.connect() as connection:
         if is_mysql:
-            got = connection.execute(text("SELECT GET_LOCK(:name, :wait)"), {"name": LOCK_NAME, "wait": LOCK_WAIT_S})
+            got = connection.execute(
+                text("SELECT GET_LOCK(:name, :wait)"), {"name": LOCK_NAME, "wait": LOCK_WAIT_S}
+            )
             if got.scalar() != 1:
                 raise TimeoutError("another migration is running on this database; wait for it to end")
             connection.commit()

@@ -1,4 +1,5 @@
-"""Settings: the environment (and `.env`) read once into a frozen, typed object, built at the entry point and passed down."""
+"""Settings: the environment (and `.env`) read once into a frozen, typed object, built at the entry point and
+passed down."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """All `PUNCTUAL_…` settings of the contract's section 9. Frozen: nothing changes while a process runs."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     env: Literal["development", "production"] = "development"
     host: str = "127.0.0.1"
@@ -46,7 +49,7 @@ class Settings(BaseSettings):
     secret_keys: CommaSeparated = Field((), validation_alias="PUNCTUAL_SECRET_KEY", repr=False)
     """Newest first: the first signs, all of them verify."""
     rate_limit_user: str = "600/min"
-    rate_limit_password: str = "10/min"  # noqa: S105 (a rate, not a password)
+    rate_limit_password: str = "10/min"
     require_verified_email: bool = False
     signup: Literal["open", "closed"] = "open"
     cors_origins: CommaSeparated = ()
@@ -137,10 +140,14 @@ def load_settings() -> Settings:
     environment = {key: value for key, value in os.environ.items() if key.startswith(PREFIX)}
     if environment.get("PUNCTUAL_ENV", "development").lower() != "production":
         environment = _dot_env() | environment
-    known = {PREFIX + name.upper() for name in Settings.model_fields if name != "secret_keys"} | {"PUNCTUAL_SECRET_KEY"}
+    known = {PREFIX + name.upper() for name in Settings.model_fields if name != "secret_keys"} | {
+        "PUNCTUAL_SECRET_KEY"
+    }
     unknown = sorted(environment.keys() - known)
     if unknown:
-        raise SettingsError(f"{unknown[0]} is not a setting of Punctual; see section \"Settings\" of the README")
+        raise SettingsError(
+            f'{unknown[0]} is not a setting of Punctual; see section "Settings" of the README'
+        )
     values: dict[str, Any] = {
         ("PUNCTUAL_SECRET_KEY" if key == "PUNCTUAL_SECRET_KEY" else key.removeprefix(PREFIX).lower()): value
         for key, value in environment.items()
@@ -157,7 +164,10 @@ def load_settings() -> Settings:
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
     data_dir = draft.data_dir.expanduser().resolve()
-    changes: dict[str, Any] = {"data_dir": data_dir, "database_url": _database_url(draft.database_url, data_dir)}
+    changes: dict[str, Any] = {
+        "data_dir": data_dir,
+        "database_url": _database_url(draft.database_url, data_dir),
+    }
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not draft.secret_keys:
@@ -170,7 +180,11 @@ def load_settings() -> Settings:
 def _dot_env() -> dict[str, str]:
     from dotenv import dotenv_values
 
-    return {key: value for key, value in dotenv_values(".env").items() if key.startswith(PREFIX) and value is not None}
+    return {
+        key: value
+        for key, value in dotenv_values(".env").items()
+        if key.startswith(PREFIX) and value is not None
+    }
 
 
 def _need_for_production(values: dict[str, Any]) -> None:
@@ -203,11 +217,15 @@ def _database_url(text: str, data_dir: Path) -> str:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise SettingsError("PUNCTUAL_DATABASE_URL: must be like mysql://user:pass@host/db or sqlite:///file") from None
+        raise SettingsError(
+            "PUNCTUAL_DATABASE_URL: must be like mysql://user:pass@host/db or sqlite:///file"
+        ) from None
     backend = url.get_backend_name()
     if backend == "sqlite":
         if url.database in (None, "", ":memory:"):
-            raise SettingsError("PUNCTUAL_DATABASE_URL: SQLite needs a file; its memory is not shared by processes")
+            raise SettingsError(
+                "PUNCTUAL_DATABASE_URL: SQLite needs a file; its memory is not shared by processes"
+            )
         return url.set(drivername="sqlite+aiosqlite").render_as_string(hide_password=False)
     if backend in ("mysql", "mariadb"):
         if not url.database:
@@ -223,7 +241,9 @@ def _kept_secret(path: Path) -> str:
     except FileExistsError:
         kept = path.read_text(encoding="ascii").strip()
         if len(kept) < MINIMUM_SECRET_LENGTH:
-            raise SettingsError(f"the kept secret key in {path} is damaged; delete the file and all sign in again") from None
+            raise SettingsError(
+                f"the kept secret key in {path} is damaged; delete the file and all sign in again"
+            ) from None
         return kept
     made = secrets.token_urlsafe(48)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:

@@ -52,7 +52,8 @@ class AccessTokens:
         return jwt.encode(claims, self._keys[self._newest], algorithm=ALGORITHM, headers=headers)
 
     def verify(self, token: str, *, now: datetime) -> Claims:
-        """What the token says. Raises `Unauthenticated`, with code `token_expired` where only its time is over."""
+        """What the token says. Raises `Unauthenticated`, with code `token_expired` where only its time is
+        over."""
         try:
             if len(token) > LONGEST:
                 raise jwt.InvalidTokenError("too long")
@@ -67,7 +68,11 @@ class AccessTokens:
                 audience=AUDIENCE,
                 issuer=ISSUER,
                 # The times are checked below, against the clock that we are given.
-                options={"require": ["exp", "iat", "sub", "sid", "jti"], "verify_exp": False, "verify_iat": False},
+                options={
+                    "require": ["exp", "iat", "sub", "sid", "jti"],
+                    "verify_exp": False,
+                    "verify_iat": False,
+                },
             )
             user_id, session_id = parse_id(str(claims["sub"])), parse_id(str(claims["sid"]))
             issued, expires = float(claims["iat"]), float(claims["exp"])

@@ -8,7 +8,8 @@ from email_validator import EmailNotValidError, validate_email
 def normalise_email(text: str) -> str:
     """The address as it is stored and compared: trimmed, its domain in ASCII, in lower case.
 
-    Raises ValueError with words for the person. Addresses of a private network (no dot, .test, .local) are fine:
+    Raises ValueError with words for the person. Addresses of a private network (no dot, .test, .local) are
+    fine:
     the service is self-hosted. A local part outside ASCII is not, as few servers take one (RFC 6531).
     """
     try:

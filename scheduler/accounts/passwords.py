@@ -1,4 +1,5 @@
-"""Passwords: what we take, and how they are stored (argon2id, off the event loop, a bounded number at once)."""
+"""Passwords: what we take, and how they are stored (argon2id, off the event loop, a bounded number at
+once)."""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def _common() -> frozenset[str]:
 
 
 class Passwords:
-    """Hashes and checks in threads of its own: a hash costs 20 ms or more of one core, and must not stop the loop."""
+    """Hashes and checks in threads of its own: a hash costs 20 ms or more of one core, and must not stop the
+    loop."""
 
     def __init__(self, *, threads: int = 2) -> None:
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="argon2")
@@ -61,7 +63,8 @@ class Passwords:
         return await self._run(_HASHER.hash, normalise(password))
 
     async def matches(self, stored: str | None, password: str) -> bool:
-        """Whether `password` is the one behind `stored`; as slow for None (no account, no password) as for any other."""
+        """Whether `password` is the one behind `stored`; as slow for None (no account, no password) as for
+        any other."""
         right = await self._run(_verify, stored or self._nobody, normalise(password))
         return right and stored is not None
 

@@ -22,7 +22,8 @@ async def get_profile(session: AsyncSession, *, actor: Actor, for_update: bool =
 async def change_profile(
     session: AsyncSession, *, actor: Actor, changes: Mapping[str, Any], now: datetime
 ) -> User:
-    """Change `name`, `bio`, `phone`, `timezone`, `locale` (those given). A new phone number is not verified."""
+    """Change `name`, `bio`, `phone`, `timezone`, `locale` (those given). A new phone number is not
+    verified."""
     user = await get_profile(session, actor=actor, for_update=True)
     values = {key: value for key, value in changes.items() if getattr(user, key) != value}
     if values:

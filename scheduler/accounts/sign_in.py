@@ -1,7 +1,9 @@
 """Sign-in: login, refresh with rotation, logout, and who a request comes from.
 
-What hashes a password or must record a refusal takes the `Database` and opens short transactions of its own: a hash
-takes too long to hold a transaction (on SQLite: the writer's lock) open, and a refusal must not roll back its record.
+What hashes a password or must record a refusal takes the `Database` and opens short transactions of its own:
+a hash
+takes too long to hold a transaction (on SQLite: the writer's lock) open, and a refusal must not roll back its
+record.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from models import RefreshToken, Session, User
 from scheduler.access import Actor, Role
 from scheduler.accounts.access_tokens import LIFETIME, AccessTokens
 from scheduler.accounts.passwords import Passwords
-from scheduler.database import Database
+from scheduler.database import Database, affected
 from scheduler.errors import Forbidden, Unauthenticated
 from scheduler.identifiers import new_id
 
@@ -54,13 +56,18 @@ async def login(
     access_tokens: AccessTokens,
     now: datetime,
 ) -> Tokens:
-    """Sign in with e-mail and password. Raises `Unauthenticated` (`bad_credentials`) or `Forbidden` (`deactivated`)."""
+    """Sign in with e-mail and password. Raises `Unauthenticated` (`bad_credentials`) or `Forbidden`
+    (`deactivated`)."""
     async with database.read() as session:
-        user = (await session.execute(select(User).where(User.email == email.strip().lower()))).scalar_one_or_none()
+        user = (
+            await session.execute(select(User).where(User.email == email.strip().lower()))
+        ).scalar_one_or_none()
     if not await passwords.matches(user.password_hash if user else None, password) or user is None:
         raise Unauthenticated("The e-mail address or the password is wrong.", code="bad_credentials")
     if user.status != "active":
-        raise Forbidden("This account is deactivated; an administrator can bring it back.", code="deactivated")
+        raise Forbidden(
+            "This account is deactivated; an administrator can bring it back.", code="deactivated"
+        )
     rehashed = None
     if user.password_hash and passwords.needs_rehash(user.password_hash):
         rehashed = await passwords.hash(password)
@@ -98,7 +105,8 @@ async def refresh(
 ) -> Tokens:
     """Exchange a refresh token for new tokens.
 
-    Raises `Unauthenticated` with `token_revoked` for one that was used before (its whole session ends: RFC 9700, 4.14)
+    Raises `Unauthenticated` with `token_revoked` for one that was used before (its whole session ends: RFC
+    9700, 4.14)
     or whose session has ended, with `unauthenticated` for one that we never gave.
     """
     digest = token_digest(refresh_token)
@@ -120,8 +128,12 @@ async def refresh(
             .where(RefreshToken.digest == digest, RefreshToken.used_at.is_(None))
             .values(used_at=now)
         )
-        alive = sign_in.ended_at is None and now - sign_in.last_used_at < SESSION_LIFETIME and user.status == "active"
-        reused = claimed.rowcount == 0
+        alive = (
+            sign_in.ended_at is None
+            and now - sign_in.last_used_at < SESSION_LIFETIME
+            and user.status == "active"
+        )
+        reused = affected(claimed) == 0
         if alive and not reused:
             await session.execute(update(Session).where(Session.id == sign_in.id).values(last_used_at=now))
             new_token = await _add_refresh_token(session, session_id=sign_in.id, now=now)
@@ -154,7 +166,9 @@ async def authenticate(
     if row is None or row.ended_at is not None:
         raise Unauthenticated("This session has ended; sign in again.", code="token_revoked")
     if row.status != "active":
-        raise Forbidden("This account is deactivated; an administrator can bring it back.", code="deactivated")
+        raise Forbidden(
+            "This account is deactivated; an administrator can bring it back.", code="deactivated"
+        )
     return Actor(
         user_id=row.id,
         role=Role(row.role),

@@ -45,7 +45,13 @@ async def sign_up(
     password_hash = await passwords.hash(password)
     async with database.write() as session:
         user = await add_user(
-            session, email=address, name=name, role=Role.USER, timezone=timezone, password_hash=password_hash, now=now
+            session,
+            email=address,
+            name=name,
+            role=Role.USER,
+            timezone=timezone,
+            password_hash=password_hash,
+            now=now,
         )
         await send_verification(session, user=user, settings=settings, now=now)
         return await open_session(session, user=user, client=client, access_tokens=access_tokens, now=now)
@@ -61,9 +67,15 @@ async def create_admin(
     password_hash = await passwords.hash(password)
     async with database.write() as session:
         user = await add_user(
-            session, email=address, name=name.strip(), role=Role.ADMIN, timezone=None, password_hash=password_hash,
-            verified=True, now=now,
-        )  # fmt: skip
+            session,
+            email=address,
+            name=name.strip(),
+            role=Role.ADMIN,
+            timezone=None,
+            password_hash=password_hash,
+            verified=True,
+            now=now,
+        )
         return user.id
 
 

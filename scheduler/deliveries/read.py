@@ -57,21 +57,33 @@ async def list_deliveries(
     if task_id is not None:
         await get_task(session, actor=actor, task_id=task_id)
     since, until = since or now - BACK, until or now + AHEAD
-    phase, fire_at, row_id = decode_cursor(cursor, int, datetime, UUID) if cursor else (AHEAD_PHASE, None, None)
+    phase, fire_at, row_id = (
+        decode_cursor(cursor, int, datetime, UUID) if cursor else (AHEAD_PHASE, None, None)
+    )
     entries: list[tuple[DeliveryEntry, str]] = []
     if phase == AHEAD_PHASE:
         query = _ahead(actor, task_id, since, until)
         if fire_at is not None:
-            query = query.where(after((Reminder.fire_at.expression, fire_at, True), (Reminder.id.expression, row_id, True)))
+            query = query.where(
+                after((Reminder.fire_at.expression, fire_at, True), (Reminder.id.expression, row_id, True))
+            )
         query = query.order_by(Reminder.fire_at.desc(), Reminder.id.desc()).limit(limit + 1)
-        entries += [(_planned(row), encode_cursor(AHEAD_PHASE, row.fire_at, row.id)) for row in await session.execute(query)]
+        entries += [
+            (_planned(row), encode_cursor(AHEAD_PHASE, row.fire_at, row.id))
+            for row in await session.execute(query)
+        ]
         fire_at = None
     if len(entries) <= limit:
         query = _ledger(actor, task_id, since, until)
         if fire_at is not None:
-            query = query.where(after((Delivery.fire_at.expression, fire_at, True), (Delivery.id.expression, row_id, True)))
+            query = query.where(
+                after((Delivery.fire_at.expression, fire_at, True), (Delivery.id.expression, row_id, True))
+            )
         query = query.order_by(Delivery.fire_at.desc(), Delivery.id.desc()).limit(limit + 1 - len(entries))
-        entries += [(_fired(row), encode_cursor(LEDGER_PHASE, row.fire_at, row.id)) for row in await session.execute(query)]
+        entries += [
+            (_fired(row), encode_cursor(LEDGER_PHASE, row.fire_at, row.id))
+            for row in await session.execute(query)
+        ]
     page = entries[:limit]
     return Page([entry for entry, _ in page], page[-1][1] if len(entries) > limit else None)
 
@@ -120,7 +132,9 @@ def _ledger(actor: Actor, task_id: UUID | None, since: datetime, until: datetime
     )
     if task_id is None:
         return query.where(Delivery.user_id == actor.user_id)
-    common = exists().where(Reminder.id == Delivery.reminder_id, Reminder.audience == Audience.ASSIGNEES.value)
+    common = exists().where(
+        Reminder.id == Delivery.reminder_id, Reminder.audience == Audience.ASSIGNEES.value
+    )
     return query.where(Delivery.task_id == task_id, or_(Delivery.user_id == actor.user_id, common))
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import BindParameter, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Delivery, Email, Reminder
 from models.delivery import DeliveryState
 from models.email import EmailState
 from models.reminder import ReminderState
+from scheduler.database import affected
 from scheduler.mail.delivery import Envelope
 from scheduler.reminders.fire import raise_versions
 
@@ -109,7 +110,7 @@ async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure],
     for failure in failures:
         alike.setdefault((failure.error, failure.again_at, failure.counts), []).append(failure.id)
     for (error, again_at, counts), ids in alike.items():
-        values = {"owner": None, "lease_until": None, "last_error": error[:500]}
+        values: dict[str, Any] = {"owner": None, "lease_until": None, "last_error": error[:500]}
         if again_at is None:
             values |= {"state": EmailState.DEAD.value}
         else:
@@ -126,7 +127,8 @@ async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure],
 
 
 async def hand_back(session: AsyncSession, *, owner: UUID, now: datetime) -> int:
-    """Give back all that `owner` holds and has not sent, at once and without counting the try. Returns how many."""
+    """Give back all that `owner` holds and has not sent, at once and without counting the try. Returns how
+    many."""
     given = await session.execute(
         update(Email.__table__)
         .where(Email.owner == owner, Email.state == EmailState.SENDING.value)
@@ -138,7 +140,7 @@ async def hand_back(session: AsyncSession, *, owner: UUID, now: datetime) -> int
             attempts=Email.attempts - 1,
         )
     )
-    return given.rowcount
+    return affected(given)
 
 
 async def release_expired(session: AsyncSession, *, now: datetime, limit: int = 5000) -> int:
@@ -188,7 +190,7 @@ async def _fail_deliveries(session: AsyncSession, email_ids: Sequence[UUID], rea
     )
 
 
-_IDS = bindparam("ids", expanding=True)
+_IDS: BindParameter[Any] = bindparam("ids", expanding=True)
 _CLAIM = (
     update(Email.__table__)
     .where(Email.id.in_(_IDS))

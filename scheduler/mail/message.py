@@ -161,7 +161,8 @@ def _encoded_body(text: str) -> bytes:
     if not text.endswith("\n"):
         text += "\n"
     body = utf8(text.replace("\n", "\r\n"))
-    # "=_" begins our boundaries: in the other encodings it can't occur, so a text that holds it is left to them.
+    # "=_" begins our boundaries: in the other encodings it can't occur, so a text that holds it is left to
+    # them.
     if (
         text.isascii()
         and "\0" not in text

@@ -34,9 +34,16 @@ async def add(
     id.
     """
     row = email_row(
-        email_id=new_id(), user_id=user.id, address=user.email, name=user.name, rendered=rendered, template=template,
-        mail_from=settings.mail_from, now=now, headers=headers or {},
-    )  # fmt: skip
+        email_id=new_id(),
+        user_id=user.id,
+        address=user.email,
+        name=user.name,
+        rendered=rendered,
+        template=template,
+        mail_from=settings.mail_from,
+        now=now,
+        headers=headers or {},
+    )
     await session.execute(insert(Email.__table__), [row])
     return UUID(str(row["id"]))
 
@@ -59,9 +66,16 @@ def email_row(
     sender, domain = _sender(mail_from)
     message_id = f"<{email_id.hex}@{domain}>"
     message = build_message(
-        message_id=message_id, date=now, sender=mail_from, to=address, to_name=name, subject=rendered.subject,
-        text=rendered.text, html=rendered.html, headers=headers,
-    )  # fmt: skip
+        message_id=message_id,
+        date=now,
+        sender=mail_from,
+        to=address,
+        to_name=name,
+        subject=rendered.subject,
+        text=rendered.text,
+        html=rendered.html,
+        headers=headers,
+    )
     return {
         "id": email_id,
         "message_id": message_id,

@@ -1,4 +1,5 @@
-"""E-mails that could not leave for a while are looked at again: who has done the task meanwhile is not reminded of it."""
+"""E-mails that could not leave for a while are looked at again: who has done the task meanwhile is not
+reminded of it."""
 
 from __future__ import annotations
 
@@ -33,8 +34,15 @@ async def withdraw_outdated(
         return list(claimed)
     query = (
         select(
-            Delivery.id, Delivery.email_id, Delivery.user_id, Delivery.reminder_id, Delivery.fire_at,
-            Reminder.fire_at.label("fires_now_at"), Task.id.label("task_id"), Task.status, Task.deleted_at,
+            Delivery.id,
+            Delivery.email_id,
+            Delivery.user_id,
+            Delivery.reminder_id,
+            Delivery.fire_at,
+            Reminder.fire_at.label("fires_now_at"),
+            Task.id.label("task_id"),
+            Task.status,
+            Task.deleted_at,
             Task.creator_id,
         )
         .join(Email, Email.id == Delivery.email_id)
@@ -45,24 +53,22 @@ async def withdraw_outdated(
             Delivery.state == DeliveryState.SENDING.value,
             Email.template == "reminder",
         )
-    )  # fmt: skip
+    )
     deliveries = (await session.execute(query)).all()
     people = await load_people(session, {row.user_id for row in deliveries})
     assignees: dict[UUID, set[UUID]] = {}
     assigned = select(TaskAssignee.task_id, TaskAssignee.user_id).where(
         TaskAssignee.task_id.in_({row.task_id for row in deliveries})
     )
-    for row in await session.execute(assigned):
-        assignees.setdefault(row.task_id, set()).add(row.user_id)
+    for task_id, user_id in await session.execute(assigned):
+        assignees.setdefault(task_id, set()).add(user_id)
     withdrawn: dict[str, list[tuple[UUID, UUID, UUID, UUID]]] = {}
     for row in deliveries:
         task = TaskNow(
             row.status, row.deleted_at is not None, row.creator_id, frozenset(assignees.get(row.task_id, ()))
         )
         person = people.get(row.user_id)
-        reason = reason_to_skip(
-            task, person and person_now(person), require_verified_email=require_verified_email
-        )
+        reason = reason_to_skip(task, person_now(person), require_verified_email=require_verified_email)
         if reason is None and row.fires_now_at != row.fire_at:
             reason = MOVED
         if reason:

@@ -35,11 +35,14 @@ from scheduler.runs import ledger
 from scheduler.runs.backoff import Backoff
 from scheduler.settings import Settings
 
-# After a 4xx. RFC 5321, 4.5.4.1 asks for 30 minutes between tries and gives up after 4 to 5 days; greylisting opens
-# after minutes, and a reminder is worth more when it is early, so ours begins at a minute and gives up after 3 days.
+# After a 4xx. RFC 5321, 4.5.4.1 asks for 30 minutes between tries and gives up after 4 to 5 days; greylisting
+# opens
+# after minutes, and a reminder is worth more when it is early, so ours begins at a minute and gives up after
+# 3 days.
 RETRY = Backoff(base_s=60, cap_s=3600, least_s=10)
 SETTLE_PAUSE_S = 0.02
-"""What is sent within this time is settled together: long enough for bulk, short enough to leave little in doubt."""
+"""What is sent within this time is settled together: long enough for bulk, short enough to leave little in
+doubt."""
 log = get_logger("emails")
 
 
@@ -85,7 +88,8 @@ class Sender:
         return batch.counts
 
     async def _claim(self, batch: _Batch) -> list[ClaimedEmail] | None:
-        """The next e-mails to send; None when none is due, an empty list when all that were due have been withdrawn."""
+        """The next e-mails to send; None when none is due, an empty list when all that were due have been
+        withdrawn."""
         now = self._clock()
         if self._stopping.is_set() or self._breaker.is_open(now):
             return None
@@ -95,13 +99,16 @@ class Sender:
             if not claimed:
                 return None
             if batch.run is None:
-                batch.run = await ledger.begin(session, job=ledger.JobName.SEND_EMAILS, worker=self._worker, now=now)
+                batch.run = await ledger.begin(
+                    session, job=ledger.JobName.SEND_EMAILS, worker=self._worker, now=now
+                )
             return await withdraw_outdated(
                 session, claimed, require_verified_email=self._settings.require_verified_email, now=now
             )
 
     async def _claim_more(self, batch: _Batch) -> list[ClaimedEmail] | None:
-        """As `_claim`, but a database that has gone away only ends the claiming: what is in flight must still be settled."""
+        """As `_claim`, but a database that has gone away only ends the claiming: what is in flight must still
+        be settled."""
         try:
             return await self._claim(batch)
         except Exception as error:
@@ -109,7 +116,8 @@ class Sender:
             return None
 
     async def _send_all(self, batch: _Batch, claimed: list[ClaimedEmail] | None) -> None:
-        """A claimer fills a queue, `connections` senders empty it, a settler records: each waits only for the other."""
+        """A claimer fills a queue, `connections` senders empty it, a settler records: each waits only for the
+        other."""
         queue: asyncio.Queue[ClaimedEmail | None] = asyncio.Queue(maxsize=BATCH)
         senders = self._transport.connections
         async with asyncio.TaskGroup() as group:
@@ -154,7 +162,8 @@ class Sender:
 
     def _not_taken(self, email: ClaimedEmail, error: MailError, batch: _Batch, now: datetime) -> None:
         """The server answered, and not with 250."""
-        # A refusal of the sender is a fault of our settings, not of the message: it must not cost every e-mail its life.
+        # A refusal of the sender is a fault of our settings, not of the message: it must not cost every
+        # e-mail its life.
         if isinstance(error, Refused) and error.stage != "MAIL":
             batch.failed(Failure(email.id, str(error), None, counts=True), "dead")
             log.warning("email.refused", email_id=str(email.id), error=str(error))
@@ -260,7 +269,9 @@ class _Batch:
 
     async def record_failure(self, error: Exception) -> None:
         text = "".join(traceback.format_exception(error))
-        with suppress(Exception):  # the database may be what failed; then leases run out and the run is reaped
+        with suppress(
+            Exception
+        ):  # the database may be what failed; then leases run out and the run is reaped
             async with self._database.write() as session:
                 await hand_back(session, owner=self.owner, now=self._clock())
                 if self.run is not None:

@@ -187,9 +187,13 @@ class Up:
                     pause = child.note_end()
                     say(f"{child.name} ended ({describe_end(status)}); it starts again in {pause:g} s")
                     record(
-                        self._settings, "warning", "process.ended",
-                        process=child.name, reason=describe_end(status), restart_in_s=pause,
-                    )  # fmt: skip
+                        self._settings,
+                        "warning",
+                        "process.ended",
+                        process=child.name,
+                        reason=describe_end(status),
+                        restart_in_s=pause,
+                    )
                 elif child.start_again_at is not None and now >= child.start_again_at:
                     self._start_again(child)
             times = [child.start_again_at for child in self._children if child.start_again_at is not None]

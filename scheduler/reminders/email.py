@@ -25,9 +25,17 @@ class ReminderEmails:
         self._mail_from = mail_from
 
     def reminder(
-        self, *, email_id: UUID, reminder_id: UUID, fire_at: datetime, task: Row[Any], person: Row[Any], now: datetime
+        self,
+        *,
+        email_id: UUID,
+        reminder_id: UUID,
+        fire_at: datetime,
+        task: Row[Any],
+        person: Row[Any],
+        now: datetime,
     ) -> dict[str, Any]:
-        """The e-mail of one reminder for one person. `task` and `person` are rows with the columns that the text shows."""
+        """The e-mail of one reminder for one person. `task` and `person` are rows with the columns that the
+        text shows."""
         token = self._links.token(reminder_id=reminder_id, user_id=person.id, now=now)
         act = f"{self._links.public_url}/act"
         unsubscribe = f"{act}/unsubscribe?token={token}"
@@ -53,11 +61,19 @@ class ReminderEmails:
         return self._row(email_id, person, rendered, "reminder", unsubscribe, now)
 
     def missed(
-        self, *, email_id: UUID, person: Row[Any], items: Sequence[tuple[UUID, datetime, Row[Any]]], now: datetime
+        self,
+        *,
+        email_id: UUID,
+        person: Row[Any],
+        items: Sequence[tuple[UUID, datetime, Row[Any]]],
+        now: datetime,
     ) -> dict[str, Any]:
         """The one e-mail for many late reminders (reminder id, fire time, task) of one person."""
         act = f"{self._links.public_url}/act"
-        tokens = [self._links.token(reminder_id=reminder_id, user_id=person.id, now=now) for reminder_id, _, _ in items]
+        tokens = [
+            self._links.token(reminder_id=reminder_id, user_id=person.id, now=now)
+            for reminder_id, _, _ in items
+        ]
         unsubscribe = f"{act}/unsubscribe?token={tokens[0]}"
         rendered = templates.missed_reminders(
             person_name=person.name,
@@ -76,7 +92,13 @@ class ReminderEmails:
         return self._row(email_id, person, rendered, "missed_reminders", unsubscribe, now)
 
     def _row(
-        self, email_id: UUID, person: Row[Any], rendered: templates.Rendered, template: str, unsubscribe: str, now: datetime
+        self,
+        email_id: UUID,
+        person: Row[Any],
+        rendered: templates.Rendered,
+        template: str,
+        unsubscribe: str,
+        now: datetime,
     ) -> dict[str, Any]:
         return email_row(
             email_id=email_id,
@@ -88,7 +110,10 @@ class ReminderEmails:
             mail_from=self._mail_from,
             now=now,
             # One click in the mail program's own button (RFC 8058).
-            headers={"List-Unsubscribe": f"<{unsubscribe}>", "List-Unsubscribe-Post": "List-Unsubscribe=One-Click"},
+            headers={
+                "List-Unsubscribe": f"<{unsubscribe}>",
+                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+            },
         )
 
 

@@ -1,4 +1,5 @@
-"""Firing what was claimed: check again, render, and write delivery and e-mail rows, all of a claim in one transaction."""
+"""Firing what was claimed: check again, render, and write delivery and e-mail rows, all of a claim in one
+transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models import Delivery, Email, NotificationPreference, Reminder, Task, TaskAssignee, User
 from models.delivery import Channel, DeliveryState
 from models.reminder import Audience, ReminderState
-from scheduler.database import Database
+from scheduler.database import Database, affected
 from scheduler.identifiers import new_id
 from scheduler.logs import get_logger
 from scheduler.reminders.claim import Due
@@ -30,7 +31,8 @@ log = get_logger("reminders")
 
 @dataclass(slots=True)
 class Fired:
-    """What came of a claim: counts of reminders (`late` and `skipped` among `claimed`) and of e-mails to send."""
+    """What came of a claim: counts of reminders (`late` and `skipped` among `claimed`) and of e-mails to
+    send."""
 
     claimed: int = 0
     emails: int = 0
@@ -99,7 +101,8 @@ async def _fire(
     now: datetime,
     told: set[tuple[UUID, datetime, UUID]] | None,
 ) -> Fired:
-    # 1. The fence: what is still ours becomes `sending`. A task changed meanwhile has taken its reminders from us.
+    # 1. The fence: what is still ours becomes `sending`. A task changed meanwhile has taken its reminders
+    # from us.
     ids = [each.id for each in due]
     mine = and_(Reminder.id.in_(ids), Reminder.owner == claim)
     fenced = await session.execute(
@@ -108,7 +111,7 @@ async def _fire(
         .values(state=ReminderState.SENDING.value, lease_until=None)
     )
     held = due
-    if fenced.rowcount < len(due):
+    if affected(fenced) < len(due):
         query = select(Reminder.id).where(mine, Reminder.state == ReminderState.SENDING.value)
         still = set((await session.execute(query)).scalars())
         held = [each for each in due if each.id in still]
@@ -123,9 +126,17 @@ async def _fire(
     plan = _Plan()
     for each in held:
         _plan_one(
-            plan, each, task=tasks[each.task_id], assignee_ids=frozenset(assignees.get(each.task_id, ())),
-            recipients=recipients[each.id], people=people, told=told or set(), emails=emails, settings=settings, now=now,
-        )  # fmt: skip
+            plan,
+            each,
+            task=tasks[each.task_id],
+            assignee_ids=frozenset(assignees.get(each.task_id, ())),
+            recipients=recipients[each.id],
+            people=people,
+            told=told or set(),
+            emails=emails,
+            settings=settings,
+            now=now,
+        )
     if plan.deliveries:
         await session.execute(insert(Delivery.__table__), plan.deliveries)
     if plan.emails:
@@ -162,7 +173,7 @@ def _plan_one(
             continue
         person = people.get(person_id)
         why = reason_to_skip(
-            task_now, person and person_now(person), require_verified_email=settings.require_verified_email
+            task_now, person_now(person), require_verified_email=settings.require_verified_email
         )
         delivery = {
             "id": new_id(),
@@ -189,7 +200,7 @@ def _plan_one(
                             task=task,
                             person=person,
                             now=now,
-                        )  # fmt: skip
+                        )
                     )
                 except Exception:  # one that can't be rendered must not hold up the rest of its claim
                     log.exception("reminder.render_failed", reminder_id=str(due.id))
@@ -210,8 +221,10 @@ def _plan_one(
     plan.touched_tasks.add(due.task_id)
 
 
-def person_now(person: Row[Any]) -> PersonNow:
+def person_now(person: Row[Any] | None) -> PersonNow | None:
     """What the check needs of a row of `load_people`."""
+    if person is None:
+        return None
     return PersonNow(
         id=person.id,
         role=person.role,
@@ -228,7 +241,8 @@ async def load_people(session: AsyncSession, ids: Iterable[UUID]) -> dict[UUID, 
 
 
 async def raise_versions(session: AsyncSession, task_ids: Iterable[UUID]) -> None:
-    """Raise the version of tasks whose reminders show a new state; in one order, so that two workers can't deadlock."""
+    """Raise the version of tasks whose reminders show a new state; in one order, so that two workers can't
+    deadlock."""
     await session.execute(_RAISE_VERSIONS, {"ids": sorted(task_ids)})
 
 
@@ -257,15 +271,30 @@ async def _told_already(session: AsyncSession, due: Sequence[Due]) -> set[tuple[
 
 
 _TASKS = select(
-    Task.id, Task.creator_id, Task.title, Task.description, Task.status, Task.priority, Task.category, Task.due_at,
-    Task.all_day, Task.timezone, Task.deleted_at,
-).where(Task.id.in_(bindparam("ids", expanding=True)))  # fmt: skip
+    Task.id,
+    Task.creator_id,
+    Task.title,
+    Task.description,
+    Task.status,
+    Task.priority,
+    Task.category,
+    Task.due_at,
+    Task.all_day,
+    Task.timezone,
+    Task.deleted_at,
+).where(Task.id.in_(bindparam("ids", expanding=True)))
 _ASSIGNEES = select(TaskAssignee.task_id, TaskAssignee.user_id).where(
     TaskAssignee.task_id.in_(bindparam("ids", expanding=True))
 )
 _PEOPLE = (
     select(
-        User.id, User.email, User.name, User.role, User.status, User.timezone, User.email_verified_at,
+        User.id,
+        User.email,
+        User.name,
+        User.role,
+        User.status,
+        User.timezone,
+        User.email_verified_at,
         NotificationPreference.enabled.label("wants_email"),
     )
     .outerjoin(
@@ -277,7 +306,7 @@ _PEOPLE = (
         ),
     )
     .where(User.id.in_(bindparam("ids", expanding=True)))
-)  # fmt: skip
+)
 _RAISE_VERSIONS = (
     update(Task.__table__)
     .where(Task.id.in_(bindparam("ids", expanding=True)))

@@ -1,4 +1,5 @@
-"""Late reminders: after downtime up to five a person go out by themselves; more become one e-mail (semantics, 3.5)."""
+"""Late reminders: after downtime up to five a person go out by themselves; more become one e-mail (semantics,
+3.5)."""
 
 from __future__ import annotations
 
@@ -19,12 +20,14 @@ from scheduler.reminders.fire import load_people
 from scheduler.reminders.times import LATE_AFTER, LATE_ONES_BY_THEMSELVES
 
 PATIENCE = timedelta(seconds=30)
-"""How long a late delivery waits for the person's others, where some late reminder can't be fired just now."""
+"""How long a late delivery waits for the person's others, where some late reminder can't be fired just
+now."""
 PEOPLE_AT_ONCE = 200
 
 
 async def gather_late(session: AsyncSession, *, emails: ReminderEmails, now: datetime) -> int:
-    """Write the e-mails of late deliveries, for some people at a time. Returns the number of e-mails; 0 when none is left.
+    """Write the e-mails of late deliveries, for some people at a time. Returns the number of e-mails; 0 when
+    none is left.
 
     1. Wait until no late reminder is left to fire, so that a person's late ones are all there to be counted.
     2. Lock the people (not the deliveries), so that one worker alone counts and writes for a person.
@@ -69,7 +72,7 @@ async def gather_late(session: AsyncSession, *, emails: ReminderEmails, now: dat
                     task=delivery,
                     person=person,
                     now=now,
-                )  # fmt: skip
+                )
             )
     if alone:
         await _send_under(session, alone, None)
@@ -81,14 +84,23 @@ async def gather_late(session: AsyncSession, *, emails: ReminderEmails, now: dat
 async def _late_deliveries(session: AsyncSession, person_ids: Sequence[UUID]) -> Sequence[Row[Any]]:
     query = (
         select(
-            Delivery.id.label("delivery_id"), Delivery.reminder_id, Delivery.user_id, Delivery.email_id,
-            Delivery.fire_at, Task.title, Task.description, Task.priority, Task.category, Task.due_at, Task.all_day,
+            Delivery.id.label("delivery_id"),
+            Delivery.reminder_id,
+            Delivery.user_id,
+            Delivery.email_id,
+            Delivery.fire_at,
+            Task.title,
+            Task.description,
+            Task.priority,
+            Task.category,
+            Task.due_at,
+            Task.all_day,
             Task.timezone,
         )
         .join(Task, Task.id == Delivery.task_id)
         .where(Delivery.state == DeliveryState.GATHERING.value, Delivery.user_id.in_(person_ids))
         .order_by(Delivery.user_id, Delivery.fire_at, Delivery.id)
-    )  # fmt: skip
+    )
     return (await session.execute(query)).all()
 
 

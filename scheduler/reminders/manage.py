@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -29,7 +28,8 @@ SNOOZED = "snoozed"
 async def list_reminders(
     session: AsyncSession, *, actor: Actor, task_id: UUID, limit: int, cursor: str | None = None
 ) -> Page[Row[Any]]:
-    """A task's reminders: those for its assignees and the actor's private ones, soonest first. Raises `NotFound`."""
+    """A task's reminders: those for its assignees and the actor's private ones, soonest first. Raises
+    `NotFound`."""
     await get_task(session, actor=actor, task_id=task_id)
     query = select(Reminder.__table__).where(Reminder.task_id == task_id, _visible_to(actor))
     if cursor:
@@ -52,12 +52,19 @@ async def add_reminder(
     task, _ = await get_for_change(session, actor=actor, task_id=task_id, actions=[action])
     if task.deleted_at is not None:
         raise Conflict("This task is in the bin; restore it first.", code="already_deleted")
-    present = (await session.execute(select(Reminder.id).where(Reminder.task_id == task_id, _visible_to(actor)))).all()
-    reminder_rows.check([spec], times=task_times(task._mapping), now=now, field="")
+    present = (
+        await session.execute(select(Reminder.id).where(Reminder.task_id == task_id, _visible_to(actor)))
+    ).all()
+    reminder_rows.check([spec], times=task_times(task._asdict()), now=now, field="")
     if len(present) >= MOST_OF_A_TASK:
         raise Invalid(FieldError("", f"a task has at most {MOST_OF_A_TASK} reminders", "too_long"))
     [reminder_id] = await reminder_rows.add(
-        session, task_id=task_id, times=task_times(task._mapping), user_id=actor.user_id, specs=[spec], now=now
+        session,
+        task_id=task_id,
+        times=task_times(task._asdict()),
+        user_id=actor.user_id,
+        specs=[spec],
+        now=now,
     )
     if not private:
         await _raise_version(session, task_id, now)
@@ -80,7 +87,8 @@ async def snooze(
 ) -> Row[Any]:
     """Remind this person (and nobody else) of the task again at `until`; also after the reminder was sent.
 
-    Somebody's private reminder moves. Of one for the assignees, the person gets a private copy, and is left out when
+    Somebody's private reminder moves. Of one for the assignees, the person gets a private copy, and is left
+    out when
     the common one fires, by a delivery row that says `snoozed`. Returns the reminder that will fire.
     Raises `NotFound`, `Invalid`, `Conflict` (`already_completed`, `already_deleted`).
     """
@@ -96,16 +104,27 @@ async def snooze(
         await session.execute(
             update(Reminder)
             .where(Reminder.id == reminder_id)
-            .values(state=ReminderState.PENDING.value, reason=None, fire_at=until, offset_minutes=None, owner=None,
-                    lease_until=None, sent_at=None)  # fmt: skip
+            .values(
+                state=ReminderState.PENDING.value,
+                reason=None,
+                fire_at=until,
+                offset_minutes=None,
+                owner=None,
+                lease_until=None,
+                sent_at=None,
+            )
         )
         return await _row(session, reminder_id)
     if reminder.state in (ReminderState.PENDING, ReminderState.CLAIMED):
         await _leave_out(session, reminder=reminder, user_id=actor.user_id, now=now)
     [copy_id] = await reminder_rows.add(
-        session, task_id=task.id, times=task_times(task._mapping), user_id=actor.user_id,
-        specs=[ReminderSpec(None, until, Audience.ME.value)], now=now,
-    )  # fmt: skip
+        session,
+        task_id=task.id,
+        times=task_times(task._asdict()),
+        user_id=actor.user_id,
+        specs=[ReminderSpec(None, until, Audience.ME.value)],
+        now=now,
+    )
     return await _row(session, copy_id)
 
 
@@ -148,4 +167,6 @@ async def _row(session: AsyncSession, reminder_id: UUID) -> Row[Any]:
 
 
 async def _raise_version(session: AsyncSession, task_id: UUID, now: datetime) -> None:
-    await session.execute(update(Task).where(Task.id == task_id).values(version=Task.version + 1, updated_at=now))
+    await session.execute(
+        update(Task).where(Task.id == task_id).values(version=Task.version + 1, updated_at=now)
+    )

@@ -1,4 +1,5 @@
-"""The last look before a reminder goes out (semantics, 3.4): a pure rule over the task, the person and their wishes."""
+"""The last look before a reminder goes out (semantics, 3.4): a pure rule over the task, the person and their
+wishes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,8 @@ MOST_OF_A_TASK = 50
 
 
 class ReminderSpec(NamedTuple):
-    """A reminder as somebody asks for it: exactly one of `offset_minutes` (before the due time) and `remind_at`."""
+    """A reminder as somebody asks for it: exactly one of `offset_minutes` (before the due time) and
+    `remind_at`."""
 
     offset_minutes: int | None
     remind_at: datetime | None
@@ -59,9 +60,11 @@ async def replace(
     specs: Sequence[ReminderSpec],
     now: datetime,
 ) -> None:
-    """Make `specs` the task's list: those for its assignees, and those private to `user_id` that the list names.
+    """Make `specs` the task's list: those for its assignees, and those private to `user_id` that the list
+    names.
 
-    One that is there already stays as it is, with its state: sending the same list again neither repeats nor loses one.
+    One that is there already stays as it is, with its state: sending the same list again neither repeats nor
+    loses one.
     """
     query = select(Reminder).where(Reminder.task_id == task_id).with_for_update()
     present = [
@@ -82,9 +85,14 @@ async def replace(
     gone = [reminder.id for reminder in unmatched if reminder.audience == Audience.ASSIGNEES]
     try:
         await add(
-            session, task_id=task_id, times=times, user_id=user_id, specs=wanted, now=now,
+            session,
+            task_id=task_id,
+            times=times,
+            user_id=user_id,
+            specs=wanted,
+            now=now,
             kept=len(present) - len(gone),
-        )  # fmt: skip
+        )
     except Invalid as error:
         raise Invalid(*(_at_its_place(each, indexes) for each in error.errors)) from None
     if gone:
@@ -102,7 +110,9 @@ async def follow_task(session: AsyncSession, *, task_id: UUID, times: TaskTimes,
         present = Stand(row.state, row.reason, row.fire_at)
         stand = stand_after_change(present, offset_minutes=row.offset_minutes, task=times, now=now)
         if stand != present:
-            await session.execute(update(Reminder.__table__).where(Reminder.id == row.id).values(**stand_values(stand)))
+            await session.execute(
+                update(Reminder.__table__).where(Reminder.id == row.id).values(**stand_values(stand))
+            )
 
 
 def stand_values(stand: Stand) -> dict[str, Any]:
@@ -111,7 +121,12 @@ def stand_values(stand: Stand) -> dict[str, Any]:
 
 
 def check(
-    specs: Sequence[ReminderSpec], *, times: TaskTimes, now: datetime, field: str = "/reminders", kept: int = 0
+    specs: Sequence[ReminderSpec],
+    *,
+    times: TaskTimes,
+    now: datetime,
+    field: str = "/reminders",
+    kept: int = 0,
 ) -> None:
     """Raise `Invalid` for reminders that can't be set on such a task."""
     errors = []
@@ -127,7 +142,9 @@ def check(
         raise Invalid(*errors)
 
 
-def _row(spec: ReminderSpec, *, task_id: UUID, times: TaskTimes, user_id: UUID, now: datetime) -> dict[str, Any]:
+def _row(
+    spec: ReminderSpec, *, task_id: UUID, times: TaskTimes, user_id: UUID, now: datetime
+) -> dict[str, Any]:
     stand = first_stand(offset_minutes=spec.offset_minutes, remind_at=spec.remind_at, task=times, now=now)
     return {
         "id": new_id(),

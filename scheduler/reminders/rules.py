@@ -40,8 +40,11 @@ class Stand(NamedTuple):
     fire_at: datetime
 
 
-def first_stand(*, offset_minutes: int | None, remind_at: datetime | None, task: TaskTimes, now: datetime) -> Stand:
-    """Where a new reminder begins; exactly one of `offset_minutes` and `remind_at` is given, the former with a due time."""
+def first_stand(
+    *, offset_minutes: int | None, remind_at: datetime | None, task: TaskTimes, now: datetime
+) -> Stand:
+    """Where a new reminder begins; exactly one of `offset_minutes` and `remind_at` is given, the former with
+    a due time."""
     if offset_minutes is None:
         assert remind_at is not None
         fire_at = remind_at
@@ -55,8 +58,11 @@ def first_stand(*, offset_minutes: int | None, remind_at: datetime | None, task:
     return Stand("pending", None, fire_at)
 
 
-def stand_after_change(present: Stand, *, offset_minutes: int | None, task: TaskTimes, now: datetime) -> Stand:
-    """Where a reminder stands once its task is as `task` says; equal to `present` when nothing changes for it."""
+def stand_after_change(
+    present: Stand, *, offset_minutes: int | None, task: TaskTimes, now: datetime
+) -> Stand:
+    """Where a reminder stands once its task is as `task` says; equal to `present` when nothing changes for
+    it."""
     fire_at = present.fire_at
     if offset_minutes is not None and task.due_at is not None:
         fire_at = fire_time(offset_minutes, due_at=task.due_at, all_day=task.all_day, timezone=task.timezone)
@@ -76,5 +82,6 @@ def stand_after_change(present: Stand, *, offset_minutes: int | None, task: Task
         return present
     if present.state == "skipped" and fire_at > now:
         return Stand("pending", None, fire_at)
-    # What was sent stays sent, unless its due time moves so that it lies ahead again: a new time is a new firing.
+    # What was sent stays sent, unless its due time moves so that it lies ahead again: a new time is a new
+    # firing.
     return Stand("pending", None, fire_at) if moved_ahead else present

@@ -48,16 +48,26 @@ async def send_reminders(
                 due = await claim_due(session, claim=claim, now=now)
                 if due:
                     if run is None:
-                        run = await ledger.begin(session, job=ledger.JobName.SEND_REMINDERS, worker=worker, now=now)
+                        run = await ledger.begin(
+                            session, job=ledger.JobName.SEND_REMINDERS, worker=worker, now=now
+                        )
                     else:
                         await ledger.keep(session, run=run, now=now)
             if not due:
                 break
             assert run is not None
             with bound_contextvars(**run.log_context()):
-                fired = await fire(database, claim=claim, due=due, emails=emails, settings=settings, now=clock())
-                log.info("reminders.fired", claimed=fired.claimed, emails=fired.emails, late=fired.late,
-                         skipped=fired.skipped, lost=fired.lost)  # fmt: skip
+                fired = await fire(
+                    database, claim=claim, due=due, emails=emails, settings=settings, now=clock()
+                )
+                log.info(
+                    "reminders.fired",
+                    claimed=fired.claimed,
+                    emails=fired.emails,
+                    late=fired.late,
+                    skipped=fired.skipped,
+                    lost=fired.lost,
+                )
             total.add(fired)
             if fired.emails and wake_sender:
                 await wake_sender()
@@ -83,7 +93,9 @@ async def _gather(
     run: ledger.RunningJob | None,
 ) -> int:
     written = 0
-    while count := await database.retry_write(lambda session: gather_late(session, emails=emails, now=clock())):
+    while count := await database.retry_write(
+        lambda session: gather_late(session, emails=emails, now=clock())
+    ):
         written += count
         log.info("reminders.gathered", emails=count, **(run.log_context() if run else {}))
         if wake_sender:
@@ -91,7 +103,9 @@ async def _gather(
     return written
 
 
-async def _record_failure(database: Database, *, run: ledger.RunningJob, error: Exception, now: datetime) -> None:
+async def _record_failure(
+    database: Database, *, run: ledger.RunningJob, error: Exception, now: datetime
+) -> None:
     text = "".join(traceback.format_exception(error))
     try:
         async with database.write() as session:

@@ -31,4 +31,3 @@ def fire_time(offset_minutes: int, *, due_at: datetime, all_day: bool, timezone:
 def is_late(fire_at: datetime, now: datetime) -> bool:
     """Whether a reminder meant for `fire_at` counts as late at `now`."""
     return now - fire_at > LATE_AFTER
-

@@ -1,6 +1,7 @@
 """When to try again: exponential backoff with full jitter.
 
-Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: a delay drawn evenly from 0 to the
+Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015: a delay drawn evenly from 0
+to the
 exponential bound spreads the tries of many better than any other of the schemes compared there.
 """
 
@@ -12,7 +13,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds: the bound is `base_s * 2 ** (attempt - 1)`, at most `cap_s`; the delay never falls below `least_s`."""
+    """Seconds: the bound is `base_s * 2 ** (attempt - 1)`, at most `cap_s`; the delay never falls below
+    `least_s`."""
 
     base_s: float
     cap_s: float

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Run
 from models.run import RunState, RunTrigger
+from scheduler.database import affected
 from scheduler.identifiers import new_id
 from scheduler.logs import get_logger
 
@@ -43,7 +44,12 @@ class RunningJob:
 
     def log_context(self) -> dict[str, Any]:
         """The fields that each record of the run carries."""
-        return {"run_id": str(self.id), "job": self.job.value, "trigger": self.trigger.value, "attempt": self.attempt}
+        return {
+            "run_id": str(self.id),
+            "job": self.job.value,
+            "trigger": self.trigger.value,
+            "attempt": self.attempt,
+        }
 
 
 async def begin(
@@ -62,9 +68,17 @@ async def begin(
     run = RunningJob(new_id(), job, trigger, 1, now)
     await session.execute(
         insert(Run).values(
-            id=run.id, job=job.value, trigger=trigger.value, state=RunState.RUNNING.value, attempt=run.attempt,
-            scheduled_for=scheduled_for, queued_at=now, started_at=now, worker=worker, lease_until=now + LEASE,
-        )  # fmt: skip
+            id=run.id,
+            job=job.value,
+            trigger=trigger.value,
+            state=RunState.RUNNING.value,
+            attempt=run.attempt,
+            scheduled_for=scheduled_for,
+            queued_at=now,
+            started_at=now,
+            worker=worker,
+            lease_until=now + LEASE,
+        )
     )
     return run
 
@@ -72,21 +86,38 @@ async def begin(
 async def keep(session: AsyncSession, *, run: RunningJob, now: datetime) -> None:
     """Keep the run's lease ahead."""
     await session.execute(
-        update(Run).where(Run.id == run.id, Run.state == RunState.RUNNING.value).values(lease_until=now + LEASE)
+        update(Run)
+        .where(Run.id == run.id, Run.state == RunState.RUNNING.value)
+        .values(lease_until=now + LEASE)
     )
 
 
-async def succeed(session: AsyncSession, *, run: RunningJob, result: Mapping[str, Any], now: datetime) -> None:
+async def succeed(
+    session: AsyncSession, *, run: RunningJob, result: Mapping[str, Any], now: datetime
+) -> None:
     """End the run well; `result` is kept as JSON."""
     if await _end(session, run=run, state=RunState.SUCCEEDED, now=now, result=dict(result)):
-        log.info("run.succeeded", **run.log_context(), duration_ms=_milliseconds(run.started_at, now), result=dict(result))
+        log.info(
+            "run.succeeded",
+            **run.log_context(),
+            duration_ms=_milliseconds(run.started_at, now),
+            result=dict(result),
+        )
 
 
-async def fail(session: AsyncSession, *, run: RunningJob, error: BaseException, traceback: str, now: datetime) -> None:
+async def fail(
+    session: AsyncSession, *, run: RunningJob, error: BaseException, traceback: str, now: datetime
+) -> None:
     """End the run badly, with what went wrong."""
-    kept = {"type": type(error).__name__, "message": str(error)[:2000], "traceback": traceback[-LONGEST_TRACEBACK:]}
+    kept = {
+        "type": type(error).__name__,
+        "message": str(error)[:2000],
+        "traceback": traceback[-LONGEST_TRACEBACK:],
+    }
     if await _end(session, run=run, state=RunState.FAILED, now=now, error=kept):
-        log.error("run.failed", **run.log_context(), duration_ms=_milliseconds(run.started_at, now), error=kept)
+        log.error(
+            "run.failed", **run.log_context(), duration_ms=_milliseconds(run.started_at, now), error=kept
+        )
 
 
 async def reap_lost(session: AsyncSession, *, now: datetime, limit: int = 100) -> int:
@@ -105,15 +136,21 @@ async def reap_lost(session: AsyncSession, *, now: datetime, limit: int = 100) -
     return len(lost)
 
 
-async def _end(session: AsyncSession, *, run: RunningJob, state: RunState, now: datetime, **columns: Any) -> bool:
+async def _end(
+    session: AsyncSession, *, run: RunningJob, state: RunState, now: datetime, **columns: Any
+) -> bool:
     ended = await session.execute(
         update(Run)
         .where(Run.id == run.id, Run.state == RunState.RUNNING.value)
         .values(
-            state=state.value, finished_at=now, duration_ms=_milliseconds(run.started_at, now), lease_until=None, **columns
+            state=state.value,
+            finished_at=now,
+            duration_ms=_milliseconds(run.started_at, now),
+            lease_until=None,
+            **columns,
         )
     )
-    return ended.rowcount == 1
+    return affected(ended) == 1
 
 
 def _milliseconds(start: datetime, end: datetime) -> int:

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import LogRecord, Run
@@ -27,8 +27,9 @@ async def list_runs(
     cursor: str | None = None,
     count: bool = False,
 ) -> Page[Row[Any]]:
-    """Runs, newest first; `since` (inclusive) and `until` (exclusive) are on `queued_at`. Raises `BadCursor`."""
-    conditions = []
+    """Runs, newest first; `since` (inclusive) and `until` (exclusive) are on `queued_at`. Raises
+    `BadCursor`."""
+    conditions: list[ColumnElement[bool]] = []
     if jobs:
         conditions.append(Run.job.in_(jobs))
     if states:

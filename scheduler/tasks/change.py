@@ -33,7 +33,9 @@ async def change_task(
     Raises `NotFound`, `Forbidden`, `Invalid`, `PreconditionFailed` when `if_version` is not the present one,
     or `Conflict` (`already_deleted`) for a task in the bin.
     """
-    task, assignee_ids = await get_for_change(session, actor=actor, task_id=task_id, actions=_actions(changes))
+    task, assignee_ids = await get_for_change(
+        session, actor=actor, task_id=task_id, actions=_actions(changes)
+    )
     _check_version(task.version, if_version)
     if task.deleted_at is not None:
         raise Conflict("This task is in the bin; restore it first.", code="already_deleted")
@@ -62,7 +64,8 @@ async def delete_task(
 
 
 async def restore_task(session: AsyncSession, *, actor: Actor, task_id: UUID, now: datetime) -> None:
-    """Take a task out of the bin; reminders still ahead come back. Raises `Conflict` (`already_restored`) where it is not in it."""
+    """Take a task out of the bin; reminders still ahead come back. Raises `Conflict` (`already_restored`)
+    where it is not in it."""
     await _set_deleted(session, actor=actor, task_id=task_id, deleted_at=None, now=now)
 
 
@@ -107,7 +110,11 @@ def _columns(changes: Mapping[str, Any], before: Mapping[str, Any], now: datetim
     if columns.get("status", before["status"]) != before["status"]:
         columns["completed_at"] = now if columns["status"] == "completed" else None
     merged = {**before, **columns}
-    if merged["all_day"] and merged["due_at"] is not None and {"due_at", "all_day", "timezone"} & columns.keys():
+    if (
+        merged["all_day"]
+        and merged["due_at"] is not None
+        and {"due_at", "all_day", "timezone"} & columns.keys()
+    ):
         due_at = merged["due_at"]
         if "due_at" not in columns and before["all_day"]:
             # Another zone, the same date on the calendar.

@@ -22,10 +22,13 @@ from scheduler.tasks.read import PRIORITIES
 MOST_ASSIGNEES = 50
 
 
-async def create_task(session: AsyncSession, *, actor: Actor, values: Mapping[str, Any], now: datetime) -> UUID:
+async def create_task(
+    session: AsyncSession, *, actor: Actor, values: Mapping[str, Any], now: datetime
+) -> UUID:
     """Create a task and its reminders; returns its id.
 
-    `values` may hold `title` (required), `description`, `status`, `priority` (its name), `category`, `due_at`,
+    `values` may hold `title` (required), `description`, `status`, `priority` (its name), `category`,
+    `due_at`,
     `all_day`, `timezone`, `assignee_ids`, `reminders` (`ReminderSpec`s). Raises `Invalid`.
     """
     timezone = values.get("timezone") or actor.timezone
@@ -51,19 +54,26 @@ async def create_task(session: AsyncSession, *, actor: Actor, values: Mapping[st
     await session.execute(insert(Task).values(task))
     await assign(session, task_id=task["id"], user_ids=values.get("assignee_ids", ()), now=now)
     await reminder_rows.add(
-        session, task_id=task["id"], times=task_times(task), user_id=actor.user_id,
-        specs=values.get("reminders", ()), now=now,
-    )  # fmt: skip
+        session,
+        task_id=task["id"],
+        times=task_times(task),
+        user_id=actor.user_id,
+        specs=values.get("reminders", ()),
+        now=now,
+    )
     return UUID(str(task["id"]))
 
 
 async def assign(session: AsyncSession, *, task_id: UUID, user_ids: Sequence[UUID], now: datetime) -> None:
-    """Insert assignees. Raises `Invalid` that points at one who is not there or not active, or at too many."""
+    """Insert assignees. Raises `Invalid` that points at one who is not there or not active, or at too
+    many."""
     wanted = list(dict.fromkeys(user_ids))
     if not wanted:
         return
     if len(wanted) > MOST_ASSIGNEES:
-        raise Invalid(FieldError("/assignee_ids", f"a task has at most {MOST_ASSIGNEES} assignees", "too_long"))
+        raise Invalid(
+            FieldError("/assignee_ids", f"a task has at most {MOST_ASSIGNEES} assignees", "too_long")
+        )
     query = select(User.id).where(User.id.in_(wanted), User.status == "active")
     known = set((await session.execute(query)).scalars())
     unknown = [
@@ -74,7 +84,8 @@ async def assign(session: AsyncSession, *, task_id: UUID, user_ids: Sequence[UUI
     if unknown:
         raise Invalid(*unknown)
     await session.execute(
-        insert(TaskAssignee), [{"task_id": task_id, "user_id": user_id, "assigned_at": now} for user_id in wanted]
+        insert(TaskAssignee),
+        [{"task_id": task_id, "user_id": user_id, "assigned_at": now} for user_id in wanted],
     )
 
 
@@ -83,7 +94,8 @@ def start_of_day(due_at: datetime | None, *, all_day: bool, timezone: str) -> da
     if due_at is None or not all_day:
         return due_at
     local = due_at.astimezone(zone(timezone))
-    # Midnight may not exist (spring forward at 00:00): read with the offset from before the gap (semantics, 1.2).
+    # Midnight may not exist (spring forward at 00:00): read with the offset from before the gap (semantics,
+    # 1.2).
     return local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
 
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Reminder, Task, TaskAssignee, User
@@ -37,7 +37,9 @@ async def get_task(session: AsyncSession, *, actor: Actor, task_id: UUID) -> Tas
         raise NotFound()
     task = details[0]
     related = relations(
-        actor.user_id, creator_id=task.row.creator_id, assignee_ids={assignee.id for assignee in task.assignees}
+        actor.user_id,
+        creator_id=task.row.creator_id,
+        assignee_ids={assignee.id for assignee in task.assignees},
     )
     _check_visible(actor, related, deleted=task.row.deleted_at is not None)
     return task
@@ -74,7 +76,8 @@ async def list_tasks(
     cursor: str | None = None,
     count: bool = False,
 ) -> Page[TaskDetails]:
-    """The actor's tasks (or `everybodys`: managers and admins), soonest due first, those without a due time last.
+    """The actor's tasks (or `everybodys`: managers and admins), soonest due first, those without a due time
+    last.
 
     Raises `Forbidden` or `BadCursor`.
     """
@@ -88,7 +91,9 @@ async def list_tasks(
         conditions.append(Task.status.in_(statuses))
     total = None
     if count:
-        total = (await session.execute(select(func.count()).select_from(Task).where(*conditions))).scalar_one()
+        total = (
+            await session.execute(select(func.count()).select_from(Task).where(*conditions))
+        ).scalar_one()
     if cursor:
         conditions.append(_behind(cursor))
     query = _tasks().where(*conditions).order_by(Task.due_at.is_(None), Task.due_at, Task.id).limit(limit + 1)
@@ -101,8 +106,11 @@ async def list_tasks(
 def _behind(cursor: str) -> ColumnElement[bool]:
     due_at, task_id = decode_cursor(cursor, datetime, UUID)
     if due_at is None:
-        return Task.due_at.is_(None) & (Task.id > task_id)
-    return or_(Task.due_at.is_(None), after((Task.due_at.expression, due_at, False), (Task.id.expression, task_id, False)))
+        return and_(Task.due_at.is_(None), Task.id > task_id)
+    return or_(
+        Task.due_at.is_(None),
+        after((Task.due_at.expression, due_at, False), (Task.id.expression, task_id, False)),
+    )
 
 
 def _tasks() -> Select[Any]:

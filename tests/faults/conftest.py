@@ -98,9 +98,7 @@ class Scene:
 
     def states(self, table: str) -> dict[str, int]:
         """How many rows of a table are in which state."""
-        return {
-            state: count for state, count in self.rows(f"SELECT state, count(*) FROM {table} GROUP BY state")
-        }  # noqa: S608
+        return dict(self.rows(f"SELECT state, count(*) FROM {table} GROUP BY state"))
 
     def in_doubt(self) -> set[str]:
         """Message-IDs that somebody was at sending."""
@@ -111,7 +109,7 @@ class Scene:
         wait_until(
             lambda: self.states("reminder") == {"sent": reminders},
             seconds=seconds,
-            what=f"{reminders} reminders sent (now {self.states('reminder')}, e-mails {self.states('email')})",
+            what=f"{reminders} reminders sent",
         )
 
     def arrivals(self) -> Counter[str]:
@@ -119,7 +117,8 @@ class Scene:
         return Counter(arrival.message_id for arrival in self.sink.messages())
 
     def check_one_each(self, reminders: int, *, may_repeat: set[str] | None = None) -> int:
-        """A message for each reminder, each told once in the ledger; returns how many messages were repeats."""
+        """A message for each reminder, each told once in the ledger; returns how many messages were
+        repeats."""
         arrivals = self.arrivals()
         sent = {row[0] for row in self.rows("SELECT message_id FROM email WHERE state = 'sent'")}
         assert set(arrivals) == sent

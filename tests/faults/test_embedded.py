@@ -1,4 +1,5 @@
-"""`punctual up`, killed as a whole while reminders are due: the next start repairs what it must, and all go out."""
+"""`punctual up`, killed as a whole while reminders are due: the next start repairs what it must, and all go
+out."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ def test_kill_9_of_the_whole_tree(scene: Scene) -> None:
 
     def start() -> subprocess.Popen[bytes]:
         with log_path.open("ab") as log:
-            tree = spawn([sys.executable, "-m", "punctual", "up"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+            tree = spawn(
+                [sys.executable, "-m", "punctual", "up"], cwd=ROOT, env=environment, stdout=log, stderr=log
+            )
         scene.workers.append(tree)
         return tree
 
@@ -37,7 +40,9 @@ def test_kill_9_of_the_whole_tree(scene: Scene) -> None:
     for _ in range(KILLS):
         before = scene.sink.count()
         tree = start()
-        wait_until(lambda before=before: scene.sink.count() > before, seconds=40, what="messages from this start")  # type: ignore[misc]
+        wait_until(
+            lambda before=before: scene.sink.count() > before, seconds=40, what="messages from this start"
+        )  # type: ignore[misc]
         time.sleep(0.3)
         scene.kill(tree)
         time.sleep(0.3)  # the kernel ends its children

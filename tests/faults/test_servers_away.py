@@ -33,7 +33,8 @@ def test_redis_flushed_and_restarted(scene: Scene) -> None:
 
 
 def test_redis_away_and_hanging(scene: Scene) -> None:
-    """While Redis is down, and while it is there but does not answer, reminders go out on time; the worker lives."""
+    """While Redis is down, and while it is there but does not answer, reminders go out on time; the worker
+    lives."""
     scene.seed(40, people=5, due_in_s=3600)
     worker = scene.start_worker()
     wait_until(
@@ -62,7 +63,8 @@ def test_redis_away_and_hanging(scene: Scene) -> None:
 
 
 def test_database_killed_and_restarted(scene: Scene) -> None:
-    """The database goes away in the middle of sending (SQLite: somebody holds its lock for longer than we wait)."""
+    """The database goes away in the middle of sending (SQLite: somebody holds its lock for longer than we
+    wait)."""
     scene.seed(REMINDERS)
     scene.sink.slow_down(0.01)
     worker = scene.start_worker()
@@ -87,7 +89,8 @@ def test_database_killed_and_restarted(scene: Scene) -> None:
 
 
 def test_smtp_away_for_a_while(scene: Scene) -> None:
-    """The SMTP server goes away in the middle, and comes back: what was in flight may repeat, all else comes once."""
+    """The SMTP server goes away in the middle, and comes back: what was in flight may repeat, all else comes
+    once."""
     scene.seed(REMINDERS)
     scene.sink.slow_down(0.01)
     scene.start_worker()

@@ -18,7 +18,7 @@ KILLS = 20
 @pytest.mark.timeout(170)
 def test_kill_9_at_random_instants(scene: Scene, capsys: pytest.CaptureFixture[str]) -> None:
     """Two workers, and at random instants one of them dies, twenty times and more."""
-    rng = random.Random(20261120)  # noqa: S311
+    rng = random.Random(20261120)
     scene.seed(REMINDERS)
     scene.sink.slow_down(0.03)  # 2,000 messages take some ten seconds, so that kills fall among them
     in_doubt: set[str] = set()
@@ -63,7 +63,8 @@ def test_two_workers_share_the_work(scene: Scene) -> None:
 
 
 def test_sigterm_drains(scene: Scene) -> None:
-    """Told to stop while sending, a worker finishes or hands back what it holds: nothing is left for a lease to run out."""
+    """Told to stop while sending, a worker finishes or hands back what it holds: nothing is left for a lease
+    to run out."""
     scene.seed(REMINDERS)
     scene.sink.slow_down(0.01)
     first = scene.start_worker()
