@@ -1,4 +1,5 @@
-"""Alembic's entry: `scheduler.schema` hands it an open connection; the alembic command line uses the settings."""
+"""Alembic's entry: `scheduler.schema` hands it an open connection; the alembic command line uses the
+settings."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from scheduler.accounts.access_tokens import AccessTokens
 from scheduler.accounts.passwords import Passwords
 from scheduler.database import Database
 from scheduler.links import Links
+from scheduler.redis_client import redis_client
 from scheduler.settings import Settings
 from web.handlers import ROUTE_TABLES, act, documentation
 from web.keys import ACCESS_TOKENS, DATABASE, DOCUMENT, LINKS, PASSWORDS, REDIS, SCHEMA_HEAD, SETTINGS
@@ -79,18 +80,10 @@ async def _database(app: web.Application) -> AsyncIterator[None]:
 async def _redis(app: web.Application) -> AsyncIterator[None]:
     url = app[SETTINGS].redis_url
     # None while nobody has named one: /readyz then says so.
-    client = app[REDIS] = _connect(url) if url else None
+    client = app[REDIS] = redis_client(url, timeout_s=REDIS_TIMEOUT_S) if url else None
     yield
     if client is not None:
         await client.aclose()
-
-
-def _connect(url: str) -> Redis:
-    """A client that connects when it is first used, and gives up after two seconds."""
-    client: Redis = Redis.from_url(
-        url, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S
-    )
-    return client
 
 
 async def _passwords(app: web.Application) -> AsyncIterator[None]:

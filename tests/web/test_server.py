@@ -67,7 +67,8 @@ async def test_sigterm_finishes_requests_and_closes_idle_connections(settings: S
         await asyncio.sleep(0.2)  # its head is read: the request is under way
 
         os.kill(os.getpid(), signal.SIGTERM)
-        # Left open a while: a request that its client may be sending now gets an answer, and that says "close".
+        # Left open a while: a request that its client may be sending now gets an answer, and that says
+        # "close".
         idle_writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
         status, headers = await head_of(idle)
         assert (status, headers["connection"]) == (200, "close")

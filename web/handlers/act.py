@@ -14,15 +14,16 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.accounts import verification
+from scheduler.accounts.preferences import set_reminder_emails, wants_reminder_emails
 from scheduler.clock import zone
 from scheduler.errors import InvalidToken
 from scheduler.links import Links
 from scheduler.mail.local_time import local_date_text, local_text
 from scheduler.reminders import manage
+from scheduler.reminders.linked import Linked, read_link, task_of
 from scheduler.tasks import change
 from scheduler.tasks.read import TaskDetails, get_task
 from web.handlers.documentation import STATIC
-from web.linked import Linked, read_link, set_reminder_emails, task_of, wants_reminder_emails
 from web.pages import PAGES_PREFIX, page
 from web.routing import Handler, RouteTable
 from web.schemas.act import LinkQuery, SnoozeLinkQuery, UnsubscribeLinkQuery

@@ -25,7 +25,8 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
     if contract.opens_session and not contract.writes:
         # What only reads has no body to wait for: one transaction serves it whole.
         return await within(LONGEST_S, _read_in_one(request, handler, contract, token))
-    # A transaction of its own, ended before the body is read: a slow body must hold no connection of the pool.
+    # A transaction of its own, ended before the body is read: a slow body must hold no connection of the
+    # pool.
     request[ACTOR] = await within(LONGEST_S, _authenticate(request.app, token))
     _check_allowed(request, contract)
     return await handler(request)

@@ -1,8 +1,4 @@
-"""Whom and what a link of an e-mail stands for, and a person's wish for reminder e-mails.
-
-The few statements that the pages need and no service has: they belong into `scheduler` once more than these
-pages ask.
-"""
+"""Whom and what a link of a reminder e-mail stands for."""
 
 from __future__ import annotations
 
@@ -10,17 +6,13 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Delivery, NotificationPreference, Reminder, User
-from models.delivery import Channel
+from models import Delivery, Reminder, User
 from scheduler.access import Actor, Role
 from scheduler.errors import InvalidToken, NotFound
 from scheduler.links import LIFETIME, Links
-
-REMINDER = "reminder"
 
 
 class Linked(NamedTuple):
@@ -62,30 +54,3 @@ async def task_of(session: AsyncSession, linked: Linked) -> UUID:
         if task_id is not None:
             return task_id
     raise NotFound()
-
-
-async def wants_reminder_emails(session: AsyncSession, *, user_id: UUID) -> bool:
-    """Whether reminders reach this person by e-mail; they do unless the person said no."""
-    query = select(NotificationPreference.enabled).where(*_preference(user_id))
-    return (await session.execute(query)).scalar_one_or_none() is not False
-
-
-async def set_reminder_emails(session: AsyncSession, *, user_id: UUID, enabled: bool) -> None:
-    """Turn reminder e-mails on or off."""
-    change = update(NotificationPreference).where(*_preference(user_id)).values(enabled=enabled)
-    if (await session.execute(change)).rowcount:  # type: ignore[attr-defined]
-        return
-    row = {"user_id": user_id, "type": REMINDER, "channel": Channel.EMAIL.value, "enabled": enabled}
-    try:
-        async with session.begin_nested():
-            await session.execute(insert(NotificationPreference).values(row))
-    except IntegrityError:  # a second click was faster
-        await session.execute(change)
-
-
-def _preference(user_id: UUID) -> tuple[ColumnElement[bool], ...]:
-    return (
-        NotificationPreference.user_id == user_id,
-        NotificationPreference.type == REMINDER,
-        NotificationPreference.channel == Channel.EMAIL.value,
-    )
