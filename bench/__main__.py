@@ -1,0 +1,158 @@
+"""Measures Punctual against its promises and its peers.
+
+    python -m bench [--only throughput,lateness,scan] [--rounds 3] [--reminders 20000] [--people 500]
+
+Starts what it needs (MariaDB with a sync at each commit, Redis, an SMTP sink) and ends it again. Prints
+tables and writes them as JSON to bench/results/. Nothing else should run meanwhile; only ratios carry over
+to other machines.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from bench import competitors, lateness, scan, service, sink_load
+from bench.measure import BenchError, Rate, median
+from bench.sink import ROOT
+from bench.surroundings import Surroundings, surroundings
+
+PARTS = ("throughput", "lateness", "scan")
+SMALL, LARGE = 100_000, 5_000_000
+SINGLE_ROUNDS = 10
+OURS, SEND_MESSAGE, CELERY = "Punctual, 1 worker", "aiosmtplib send_message, 8 connections", "Celery"
+
+
+def say(text: str = "") -> None:
+    """To a person, at once."""
+    print(text, flush=True)
+
+
+def throughput(on: Surroundings, options: argparse.Namespace) -> dict[str, Any]:
+    """Reminders a second: ours, the plain loops, Celery; a round of each in turn, then medians."""
+    competitors.make_environment()
+    celery = competitors.CeleryPeer(on.mariadb, on.redis, on.sink)
+    size = {"reminders": options.reminders, "people": options.people}
+    loop_size = {"messages": options.reminders, "people": options.people}
+    contenders: dict[str, Callable[[], Rate]] = {
+        OURS: lambda: service.throughput(on, processes=1, **size),
+        "Punctual, 2 workers": lambda: service.throughput(on, processes=2, **size),
+        SEND_MESSAGE: lambda: competitors.plain_loop(on.sink, "send_message", **loop_size),
+        "aiosmtplib sendmail, ready bytes": lambda: competitors.plain_loop(on.sink, "sendmail", **loop_size),
+        CELERY: lambda: celery.measure(concurrency=options.celery_concurrency, **size),
+    }
+    found: dict[str, list[Rate]] = {name: [] for name in contenders}
+    for number in range(options.rounds):
+        for name, measure in contenders.items():
+            rate = measure()
+            found[name].append(rate)
+            say(f"  round {number + 1}: {name}: {rate.per_second:,.0f}/s")
+    rates = {name: median([rate.per_second for rate in all_of]) for name, all_of in found.items()}
+    say(f"\n{options.reminders:,} reminders of {options.people} people, medians of {options.rounds} rounds")
+    say(f"  {'':40}{'/s':>9}{'to send_message':>18}{'to Celery':>12}{'statements each':>18}")
+    statements: dict[str, float | None] = {}
+    for name, rate_of in rates.items():
+        each = [rate.statements_each for rate in found[name] if rate.statements_each is not None]
+        statements[name] = median(each) if each else None
+        shown = f"{median(each):.3f}" if each else ""
+        to_loop, to_celery = rate_of / rates[SEND_MESSAGE], rate_of / rates[CELERY]
+        say(f"  {name:40}{rate_of:>9,.0f}{to_loop:>18.2f}{to_celery:>12.2f}{shown:>18}")
+    sink_rate = sink_load.measure(100_000)["per_second"]
+    say(f"  (the sink alone: {sink_rate:,.0f}/s; Celery: prefork, concurrency {options.celery_concurrency})")
+    say("  wanted: 2 x send_message and 6 x Celery with one worker, statements each below 0.1")
+    return {
+        "rates": rates,
+        "statements_each": statements,
+        "sink": sink_rate,
+        "rounds": {name: [asdict(rate) for rate in all_of] for name, all_of in found.items()},
+    }
+
+
+def lateness_part(on: Surroundings, options: argparse.Namespace) -> dict[str, Any]:
+    """How late: 1,000 reminders for one second, and single ones anywhere in a second."""
+    rows = [
+        lateness.measure(on, together=1000, people=options.people, rounds=options.rounds, fractions=False),
+        lateness.measure(on, together=1, people=1, rounds=SINGLE_ROUNDS, fractions=True),
+    ]
+    say("\nlateness in an idle service with one worker, seconds (fire time -> message at the SMTP server)")
+    say(f"  {'reminders at once':>20}{'rounds':>9}{'p50':>9}{'p99':>9}{'longest':>9}")
+    for row in rows:
+        say(f"  {row.reminders:>20,}{row.rounds:>9}{row.p50:>9.3f}{row.p99:>9.3f}{row.longest:>9.3f}")
+    say("  wanted: p99 below 2 s for 1,000; below 1.2 s for one")
+    return {"rows": [asdict(row) for row in rows]}
+
+
+def scan_part(on: Surroundings, options: argparse.Namespace) -> dict[str, Any]:
+    """The claim of 10,000 due at two sizes of the table."""
+    found: dict[int, list[float]] = {}
+    present = 0
+    for rows in (options.scan_small, options.scan_large):
+        began = time.monotonic()
+        scan.fill(on, rows=rows, present=present, at_last=options.scan_large)
+        say(f"  filled to {rows:,} rows in {time.monotonic() - began:.0f} s")
+        present = rows
+        found[rows] = scan.measure(on, rounds=max(5, options.rounds))
+    small, large = (median(seconds) for seconds in found.values())
+    say(f"\nclaim of {scan.DUE:,} due reminders in batches, medians of {max(5, options.rounds)} rounds")
+    for rows, seconds in found.items():
+        say(f"  at {rows:>10,} rows: {median(seconds):.3f} s ({scan.DUE / median(seconds):,.0f}/s)")
+    say(f"  ratio {large / small:.2f} (wanted: at most 1.3)")
+    return {"seconds": found, "ratio": large / small}
+
+
+def main() -> int:
+    """The command line. Exit status 1 if something that was measured did not do its work."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__.split("\n")[0] if __doc__ else ""
+    )
+    parser.add_argument("--only", default=",".join(PARTS), help="comma-separated: " + ", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--reminders", type=int, default=20_000)
+    parser.add_argument("--people", type=int, default=500)
+    parser.add_argument("--celery-concurrency", type=int, default=2)
+    parser.add_argument("--scan-small", type=int, default=SMALL, help="rows")
+    parser.add_argument("--scan-large", type=int, default=LARGE, help="rows")
+    options = parser.parse_args()
+    wanted = options.only.split(",")
+    if unknown := set(wanted) - set(PARTS):
+        parser.error(f"--only: {', '.join(sorted(unknown))}: not one of {', '.join(PARTS)}")
+    parts = {"throughput": throughput, "lateness": lateness_part, "scan": scan_part}
+    results: dict[str, Any] = {
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "machine": {
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            "system": platform.platform(),
+        },
+        "options": vars(options),
+    }
+    status = 0
+    for name in wanted:
+        say(f"== {name}")
+        try:
+            with surroundings() as on:  # fresh servers: no part inherits another's buffers
+                results[name] = parts[name](on, options)
+        except Exception as error:  # what the other parts found is still worth having
+            if not isinstance(error, BenchError):
+                traceback.print_exc()
+            say(f"FAILED: {name}: {error}")
+            results[name] = {"error": str(error)}
+            status = 1
+    folder = ROOT / "bench" / "results"
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{results['at'].replace(':', '')}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    say(f"\nwritten: {path.relative_to(ROOT)}")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
