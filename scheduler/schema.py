@@ -10,7 +10,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, NullPool, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 import migrations
@@ -49,17 +49,7 @@ def connect(database_url: str) -> Iterator[Connection]:
     apart."""
     url = make_url(database_url)
     is_mysql = url.get_backend_name() == "mysql"
-    engine = create_engine(
-        url.set(drivername="mysql+pymysql" if is_mysql else "sqlite"),
-        poolclass=NullPool,
-        connect_args={"connect_timeout": 5, "charset": "utf8mb4"} if is_mysql else {"timeout": LOCK_WAIT_S},
-    )
-    if not is_mysql:
-
-        @event.listens_for(engine, "connect")
-        def _write_ahead(connection: DBAPIConnection, _: object) -> None:
-            connection.cursor().execute("PRAGMA journal_mode=WAL")
-
+    engine = _mysql_engine(url) if is_mysql else _sqlite_engine(url)
     with engine.connect() as connection:
         if is_mysql:
             got = connection.execute(
@@ -71,6 +61,33 @@ def connect(database_url: str) -> Iterator[Connection]:
         yield connection
         connection.commit()
     engine.dispose()
+
+
+def _mysql_engine(url: URL) -> Engine:
+    return create_engine(
+        url.set(drivername="mysql+pymysql"),
+        poolclass=NullPool,
+        connect_args={"connect_timeout": 5, "charset": "utf8mb4"},
+    )
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    engine = create_engine(
+        url.set(drivername="sqlite"),
+        poolclass=NullPool,
+        connect_args={"timeout": LOCK_WAIT_S, "isolation_level": None},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _write_ahead(connection: DBAPIConnection, _: object) -> None:
+        connection.cursor().execute("PRAGMA journal_mode=WAL")
+
+    @event.listens_for(engine, "begin")
+    def _lock(connection: Connection) -> None:
+        # The writer's lock from the first look on: a second migration waits here, and then finds all done.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
 
 
 def _config(connection: Connection | None) -> Config:

@@ -112,6 +112,10 @@ class Scene:
             what=f"{reminders} reminders sent",
         )
 
+    def wait_until_sink_has(self, count: int, *, seconds: float) -> None:
+        """So many messages have come, or more."""
+        wait_until(lambda: self.sink.count() >= count, seconds=seconds, what=f"{count} messages at the sink")
+
     def arrivals(self) -> Counter[str]:
         """How often each Message-ID came to the sink."""
         return Counter(arrival.message_id for arrival in self.sink.messages())

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from tests.faults.conftest import ROOT, Scene, wait_until
+from tests.faults.conftest import ROOT, Scene
 from tests.processes import free_port, spawn
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
@@ -40,9 +40,7 @@ def test_kill_9_of_the_whole_tree(scene: Scene) -> None:
     for _ in range(KILLS):
         before = scene.sink.count()
         tree = start()
-        wait_until(
-            lambda before=before: scene.sink.count() > before, seconds=40, what="messages from this start"
-        )  # type: ignore[misc]
+        scene.wait_until_sink_has(before + 1, seconds=40)
         time.sleep(0.3)
         scene.kill(tree)
         time.sleep(0.3)  # the kernel ends its children

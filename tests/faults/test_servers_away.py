@@ -20,7 +20,7 @@ def test_redis_flushed_and_restarted(scene: Scene) -> None:
     scene.seed(REMINDERS)
     scene.sink.slow_down(0.01)
     scene.start_worker()
-    wait_until(lambda: scene.sink.count() > 0, seconds=20, what="the first message")
+    scene.wait_until_sink_has(1, seconds=20)
     for _ in range(10):
         scene.stack.redis.flushall()
         time.sleep(0.05)
@@ -51,9 +51,7 @@ def test_redis_away_and_hanging(scene: Scene) -> None:
             time.sleep(1)
         before = scene.sink.count()
         due = scene.make_due(20, in_s=1)
-        wait_until(
-            lambda before=before: scene.sink.count() == before + 20, seconds=10, what=f"20 while {stage}"
-        )  # type: ignore[misc]
+        scene.wait_until_sink_has(before + 20, seconds=10)
         latest = max(arrival.wall for arrival in scene.sink.messages()[before:])
         assert latest - due < 4, f"late by {latest - due:.1f} s while Redis was {stage}"
         do()
@@ -68,7 +66,7 @@ def test_database_killed_and_restarted(scene: Scene) -> None:
     scene.seed(REMINDERS)
     scene.sink.slow_down(0.01)
     worker = scene.start_worker()
-    wait_until(lambda: scene.sink.count() > 100, seconds=20, what="some messages")
+    scene.wait_until_sink_has(101, seconds=20)
     if scene.stack.mariadb is not None:
         scene.stack.mariadb.kill()
         time.sleep(2)
@@ -94,7 +92,7 @@ def test_smtp_away_for_a_while(scene: Scene) -> None:
     scene.seed(REMINDERS)
     scene.sink.slow_down(0.01)
     scene.start_worker()
-    wait_until(lambda: scene.sink.count() > 100, seconds=20, what="some messages")
+    scene.wait_until_sink_has(101, seconds=20)
     in_doubt = scene.in_doubt()
     scene.sink.go_away()
     in_doubt |= scene.in_doubt()

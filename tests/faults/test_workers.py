@@ -24,7 +24,7 @@ def test_kill_9_at_random_instants(scene: Scene, capsys: pytest.CaptureFixture[s
     in_doubt: set[str] = set()
     kills = 0
     workers = [scene.start_worker(), scene.start_worker()]
-    wait_until(lambda: scene.sink.count() > 0, seconds=20, what="the first message")
+    scene.wait_until_sink_has(1, seconds=20)
     while kills < KILLS:
         time.sleep(rng.uniform(0.05, 0.6))
         victim = workers.pop(rng.randrange(len(workers)))
@@ -68,7 +68,7 @@ def test_sigterm_drains(scene: Scene) -> None:
     scene.seed(REMINDERS)
     scene.sink.slow_down(0.01)
     first = scene.start_worker()
-    wait_until(lambda: scene.sink.count() > 50, seconds=20, what="some messages")
+    scene.wait_until_sink_has(51, seconds=20)
     took = scene.terminate(first)
     assert took < scene.grace_seconds
     assert scene.sink.count() < REMINDERS, "it was over before SIGTERM: the test showed nothing"
