@@ -44,9 +44,7 @@ def up() -> None:
 
 
 @main.command()
-@click.option(
-    "--processes", default=1, show_default=True, type=click.IntRange(1, 64), help="How many to serve with."
-)
+@click.option("--processes", default=1, show_default=True, type=click.IntRange(1, 64), help="How many to serve with.")
 @click.option("--listen-fd", "listen_fds", type=int, multiple=True, hidden=True)
 @click.option("--ready-fd", type=int, hidden=True)
 @_gate_option
@@ -81,9 +79,7 @@ def web(
         raise click.ClickException(str(error)) from None
 
 
-def _serve(
-    settings: Settings, listen_fds: tuple[int, ...], ready_fd: int | None, gate_fd: int | None
-) -> None:
+def _serve(settings: Settings, listen_fds: tuple[int, ...], ready_fd: int | None, gate_fd: int | None) -> None:
     from scheduler.logs import configure_logging
     from scheduler.processes.listening import adopt
     from scheduler.processes.pool import report_ready
@@ -128,9 +124,7 @@ def admin() -> None:
 
 
 _email_option = click.option("--email", required=True, help="The address to sign in with.")
-_password_option = click.option(
-    "--password-stdin", is_flag=True, help="Read the password from standard input."
-)
+_password_option = click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 
 
 @admin.command()
@@ -178,9 +172,7 @@ def reset_password(email: str, password_stdin: bool) -> None:
     from scheduler.clock import now
 
     async def work(database: Database) -> None:
-        await administration.reset_password(
-            database, email=email, password=password, passwords=Passwords(), now=now()
-        )
+        await administration.reset_password(database, email=email, password=password, passwords=Passwords(), now=now())
 
     _with_database(settings, work)
 
@@ -194,9 +186,7 @@ def demo(no_wait: bool) -> None:
 
     async def work(database: Database) -> None:
         if not await run(database, settings, say=click.echo, wait=not no_wait):
-            raise click.ClickException(
-                "the reminder has not gone out; is `punctual up` or `punctual worker` running?"
-            )
+            raise click.ClickException("the reminder has not gone out; is `punctual up` or `punctual worker` running?")
 
     _with_database(settings, work)
 

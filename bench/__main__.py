@@ -110,9 +110,7 @@ def scan_part(on: Surroundings, options: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """The command line. Exit status 1 if something that was measured did not do its work."""
-    parser = argparse.ArgumentParser(
-        prog="python -m bench", description=__doc__.split("\n")[0] if __doc__ else ""
-    )
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0] if __doc__ else "")
     parser.add_argument("--only", default=",".join(PARTS), help="comma-separated: " + ", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reminders", type=int, default=20_000)

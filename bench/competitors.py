@@ -125,9 +125,7 @@ class CeleryPeer:
                 check=True,
             )
             began = json.loads(begin.stdout)["began"]
-            wait_until(
-                lambda: self.sink.count() >= reminders, LONGEST_SECONDS, "Celery's messages", every=0.2
-            )
+            wait_until(lambda: self.sink.count() >= reminders, LONGEST_SECONDS, "Celery's messages", every=0.2)
             questions = self.mariadb.status("Questions") - questions
             wait_until(lambda: self._sent() == reminders, 10, "Celery's rows")
         return Rate(reminders, self.sink.messages()[-1].wall - began, statements=questions)

@@ -50,9 +50,7 @@ def _make_due(on: Surroundings) -> None:
         cursor.execute(
             "UPDATE reminder SET state = 'pending', owner = NULL, lease_until = NULL WHERE state = 'claimed'"
         )
-        cursor.execute(
-            "SELECT count(*) FROM reminder WHERE state = 'pending' AND fire_at <= UTC_TIMESTAMP(6)"
-        )
+        cursor.execute("SELECT count(*) FROM reminder WHERE state = 'pending' AND fire_at <= UTC_TIMESTAMP(6)")
         row = cursor.fetchone()
         assert row is not None
         if missing := DUE - int(row[0]):

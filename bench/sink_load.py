@@ -31,8 +31,7 @@ def send(port: int, first: int, count: int) -> None:
             connection.sendall(
                 b"".join(
                     b"MAIL FROM:<a@b.example>\r\nRCPT TO:<c@d.example>\r\nDATA\r\n"
-                    b"From: a@b.example\r\nSubject: load\r\nMessage-ID: <%d@load>\r\n\r\n%s.\r\n"
-                    % (number, body)
+                    b"From: a@b.example\r\nSubject: load\r\nMessage-ID: <%d@load>\r\n\r\n%s.\r\n" % (number, body)
                     for number in numbers
                 )
             )

@@ -138,9 +138,7 @@ class Session(asyncio.Protocol):
         """Note a message. False if the connection was cut in place of an answer."""
         behaviour = self.sink.behaviour
         body = b"".join(self.kept)[2:] + b"\r\n" if behaviour.keep else None
-        self.sink.arrivals.append(
-            Arrival(self.message_id, time.time(), time.monotonic(), tuple(self.recipients), body)
-        )
+        self.sink.arrivals.append(Arrival(self.message_id, time.time(), time.monotonic(), tuple(self.recipients), body))
         self._reset()
         if behaviour.swallow:
             behaviour.swallow -= 1

@@ -50,6 +50,8 @@ class Delivery(Base):
     reminder_id: Mapped[UUID] = mapped_column(Id)
     task_id: Mapped[UUID] = mapped_column(Id)
     user_id: Mapped[UUID] = mapped_column(Id)
+    audience: Mapped[str] = mapped_column(String(16))
+    """The reminder's, so that a private one stays private after it is deleted."""
     channel: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str | None] = mapped_column(String(32))

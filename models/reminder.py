@@ -53,6 +53,8 @@ class Reminder(Base):
     sent_at: Mapped[datetime | None] = mapped_column(Instant)
     owner: Mapped[UUID | None] = mapped_column(Id)
     lease_until: Mapped[datetime | None] = mapped_column(Instant)
+    snoozed_from: Mapped[UUID | None] = mapped_column(Id)
+    """The reminder for all of which this is one person's snooze: a person has one for each."""
     seq: Mapped[int]
     """Raised by every claim."""
     created_at: Mapped[datetime] = mapped_column(Instant)

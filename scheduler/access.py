@@ -67,9 +67,7 @@ def may(role: Role, relations: frozenset[Relation], action: Action) -> bool:
     return not relations.isdisjoint(_RELATIONS_THAT_MAY[action])
 
 
-def relations(
-    user_id: UUID, *, creator_id: UUID, assignee_ids: frozenset[UUID] | set[UUID]
-) -> frozenset[Relation]:
+def relations(user_id: UUID, *, creator_id: UUID, assignee_ids: frozenset[UUID] | set[UUID]) -> frozenset[Relation]:
     """What `user_id` is to a task with this creator and these assignees."""
     found = set()
     if user_id == creator_id:

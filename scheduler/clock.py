@@ -37,7 +37,7 @@ def parse_instant(text: str) -> datetime:
     if match is None:
         raise ValueError("must be a date-time with an offset, like 2026-11-20T09:00:00Z")
     year, month, day, hour, minute, second, fraction, sign, offset_hours, offset_minutes = match.groups()
-    leap_second = second == "60"  # RFC 3339, 5.7: allowed; counted as the second before, as POSIX clocks do
+    leap_second = second == "60"  # RFC 3339, 5.7: ends a month; counted as the second before, as POSIX clocks do
     offset = timedelta(0)
     if sign:
         if int(offset_hours) > 23 or int(offset_minutes) > 59:
@@ -57,6 +57,8 @@ def parse_instant(text: str) -> datetime:
         instant = local - offset
     except (ValueError, OverflowError):
         raise ValueError("is not a date-time that exists") from None
+    if leap_second and (instant + timedelta(seconds=1)).strftime("%d %H:%M:%S") != "01 00:00:00":
+        raise ValueError("is not a date-time that exists: leap seconds end a month, in UTC")
     if not EARLIEST <= instant < LATEST:
         raise ValueError("must lie between the years 1970 and 2199")
     return instant
@@ -66,9 +68,7 @@ def parse_instant(text: str) -> datetime:
 def time_zones() -> frozenset[str]:
     """Every IANA zone name that this machine or the tzdata package knows (not "localtime" and the like)."""
     return frozenset(
-        name
-        for name in available_timezones()
-        if name != "localtime" and not name.startswith(("posix", "right"))
+        name for name in available_timezones() if name != "localtime" and not name.startswith(("posix", "right"))
     )
 
 

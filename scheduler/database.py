@@ -88,9 +88,7 @@ def is_retryable(error: BaseException) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     arguments: tuple[Any, ...] = getattr(error.orig, "args", ())
-    return bool(arguments) and (
-        arguments[0] in _DEADLOCK_OR_LOCK_WAIT or "database is locked" in str(arguments[0])
-    )
+    return bool(arguments) and (arguments[0] in _DEADLOCK_OR_LOCK_WAIT or "database is locked" in str(arguments[0]))
 
 
 def is_unavailable(error: BaseException) -> bool:

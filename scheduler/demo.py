@@ -63,8 +63,7 @@ async def run(database: Database, settings: Settings, *, say: Callable[[str], ob
             )
         ]
         anna, ben = (
-            Actor(user_id=person.id, role=Role.USER, timezone=person.timezone, email_verified=True)
-            for person in people
+            Actor(user_id=person.id, role=Role.USER, timezone=person.timezone, email_verified=True) for person in people
         )
         tasks = demo_tasks(made=made, fire_at=fire_at, ben=ben.user_id)
         ids = [await create_task(session, actor=anna, values=values, now=made) for values in tasks]

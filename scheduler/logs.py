@@ -12,7 +12,9 @@ import logging
 import re
 import sys
 from collections import deque
+from contextlib import suppress
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TextIO, cast
 from uuid import UUID
 
@@ -26,17 +28,21 @@ from scheduler.database import Database
 from scheduler.identifiers import new_id
 from scheduler.settings import Settings
 
+# Words of a name, however it is spelled: secret_key, X-Api-Key, accessToken.
+_WORD_BREAK = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 _SECRET_NAME = re.compile(
-    r"(?i)(^|_)(password|passwd|secret|token|authorization|cookie|otp|api_?key|private_key)($|_)"
+    r"(?i)(^| )(password|passwd|secret|token|authorization|cookie|otp|api ?key|private key)s?($| )"
 )
 _SECRET_TEXT = re.compile(
     r"(?i)(eyJ[\w-]{8,}\.[\w-]+\.[\w-]+)"  # a JWT
-    r"|((?<=://)[^/\s:@]+:[^@\s/]+(?=@))"  # user:password@ in a URL
+    r"|((?<=://)[^/\s@]*:[^@\s/]*(?=@))"  # user:password@ in a URL
+    r"|((?<=[?&]token=)[^&\s\"'<>]+)"  # in the links of e-mails
     r"|(\b(?:bearer|basic)\s+[\w.~+/=-]{8,})"
     r"|(\bpun_[\w-]{16,})"  # our own tokens
 )
 REDACTED = "[redacted]"
 LONGEST_VALUE = 4000  # characters of one field
+_SMALLEST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what orjson writes
 KEPT = 10_000  # records held for the database before new ones are dropped
 
 
@@ -125,29 +131,45 @@ def configure_logging(settings: Settings, *, stream: TextIO | None = None) -> No
 
 
 def redact(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
-    """Hide what must not be logged, by the field's name and by the look of the text; cut what is too long."""
+    """Hide what must not be logged, by the field's name and by the look of the text; cut what is too long.
+
+    What comes out holds JSON's kinds only, and text that UTF-8 can hold: logging must never break what is logged.
+    """
     for key, value in event.items():
-        if key not in ("event", "timestamp", "level"):
+        if key not in ("timestamp", "level"):
             event[key] = _redacted(key, value)
     return event
 
 
+@lru_cache(maxsize=1024)
+def _is_secret_name(name: str) -> bool:
+    return _SECRET_NAME.search(_WORD_BREAK.sub(" ", name)) is not None
+
+
 def _redacted(key: str, value: Any) -> Any:
-    if _SECRET_NAME.search(key):
+    if value is None or isinstance(value, bool | float):
+        return REDACTED if value is not None and _is_secret_name(key) else value
+    if _is_secret_name(key):
         return REDACTED
-    if isinstance(value, str):
-        text = _SECRET_TEXT.sub(REDACTED, value)
-        if len(text) <= LONGEST_VALUE:
-            return text
-        # What a traceback says last is what it is about.
-        return (
-            "…" + text[-LONGEST_VALUE:] if key in ("exception", "traceback") else text[:LONGEST_VALUE] + "…"
-        )
+    if isinstance(value, int):
+        return value if _SMALLEST_INTEGER <= value <= _GREATEST_INTEGER else str(value)
     if isinstance(value, dict):
-        return {inner: _redacted(str(inner), each) for inner, each in value.items()}
-    if isinstance(value, list | tuple):
+        return {_redacted_text("", str(inner)): _redacted(str(inner), each) for inner, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
         return [_redacted("", each) for each in value]
-    return value
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    return _redacted_text(key, str(value))
+
+
+def _redacted_text(key: str, text: str) -> str:
+    text = _SECRET_TEXT.sub(REDACTED, text)
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode()  # lone surrogates
+    if len(text) <= LONGEST_VALUE:
+        return text
+    # What a traceback says last is what it is about.
+    return "…" + text[-LONGEST_VALUE:] if key in ("exception", "traceback") else text[:LONGEST_VALUE] + "…"
 
 
 def _name_logger(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
@@ -159,7 +181,8 @@ def _name_logger(_: WrappedLogger | None, __: str, event: EventDict) -> EventDic
 
 def _keep_records_of_runs(_: WrappedLogger | None, __: str, event: EventDict) -> EventDict:
     if "run_id" in event:
-        records.keep(event)
+        with suppress(Exception):  # an id that is none, say: the line is written all the same
+            records.keep(event)
     return event
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Any, Generic, NamedTuple, TypeVar
+from datetime import UTC, datetime
+from types import NoneType
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 from uuid import UUID
 
 import orjson
@@ -31,14 +32,14 @@ def encode_cursor(*keys: Any) -> str:
     return base64.urlsafe_b64encode(orjson.dumps([_plain(key) for key in keys])).decode().rstrip("=")
 
 
-def decode_cursor(text: str, *kinds: type) -> list[Any]:
-    """The sort keys behind a cursor, each None or of the kind given. Raises `BadCursor`."""
+def decode_cursor(text: str, *kinds: Any) -> list[Any]:
+    """The sort keys behind a cursor, each of the kind given (`Optional[kind]`: or None). Raises `BadCursor`."""
     try:
         values = orjson.loads(base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True))
         if not isinstance(values, list) or len(values) != len(kinds):
             raise ValueError("not a cursor of this list")
         return [_read(value, kind) for value, kind in zip(values, kinds, strict=True)]
-    except (ValueError, TypeError, binascii.Error):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError, binascii.Error):
         raise BadCursor() from None
 
 
@@ -61,16 +62,18 @@ def _plain(key: Any) -> Any:
     return key.isoformat() if isinstance(key, datetime) else key
 
 
-def _read(value: Any, kind: type) -> Any:
-    if value is None:
+def _read(value: Any, kind: Any) -> Any:
+    allowed = get_args(kind) or (kind,)
+    if value is None and NoneType in allowed:
         return None
-    if kind is UUID:
+    kind = allowed[0]
+    if kind is UUID and isinstance(value, str):
         return UUID(value)
-    if kind is datetime:
+    if kind is datetime and isinstance(value, str):
         instant = datetime.fromisoformat(value)
         if instant.tzinfo is None:
             raise ValueError("naive")
-        return instant
+        return instant.astimezone(UTC)
     if type(value) is not kind:
         raise TypeError("of another kind")
     return value

@@ -44,7 +44,5 @@ def redis_client(url: str, *, timeout_s: float) -> Redis:
         client: Redis = Redis.from_url(url, **patience)
         return client
     sentinel = Sentinel(address.hosts, sentinel_kwargs=patience)  # type: ignore[no-untyped-call]
-    found: Redis = sentinel.master_for(
-        address.master, username=address.username, password=address.password, **patience
-    )
+    found: Redis = sentinel.master_for(address.master, username=address.username, password=address.password, **patience)
     return found

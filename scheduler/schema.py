@@ -52,9 +52,7 @@ def connect(database_url: str) -> Iterator[Connection]:
     engine = _mysql_engine(url) if is_mysql else _sqlite_engine(url)
     with engine.connect() as connection:
         if is_mysql:
-            got = connection.execute(
-                text("SELECT GET_LOCK(:name, :wait)"), {"name": LOCK_NAME, "wait": LOCK_WAIT_S}
-            )
+            got = connection.execute(text("SELECT GET_LOCK(:name, :wait)"), {"name": LOCK_NAME, "wait": LOCK_WAIT_S})
             if got.scalar() != 1:
                 raise TimeoutError("another migration is running on this database; wait for it to end")
             connection.commit()

@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     """All `PUNCTUAL_…` settings of the contract's section 9. Frozen: nothing changes while a process runs."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True
+        env_prefix=PREFIX, frozen=True, extra="ignore", env_ignore_empty=True, hide_input_in_errors=True
     )
 
     env: Literal["development", "production"] = "development"
@@ -112,6 +112,16 @@ class Settings(BaseSettings):
             return None
         if urlsplit(value).scheme not in ("redis", "rediss", "unix", "sentinel"):
             raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
+        if urlsplit(value).scheme in ("redis", "rediss") and urlsplit(value).port == 0:  # raises for no number
+            raise ValueError("names port 0")
+        return value
+
+    @field_validator("mail_from")
+    @classmethod
+    def _mail_from(cls, value: str) -> str:
+        from scheduler.mail.addresses import split_mailbox
+
+        split_mailbox(value)
         return value
 
     @field_validator("mail_url")
@@ -120,8 +130,9 @@ class Settings(BaseSettings):
         parts = urlsplit(value)
         if parts.scheme not in ("maildir", "smtp", "smtps"):
             raise ValueError("must begin with maildir:, smtp:// or smtps://")
-        if parts.scheme != "maildir" and not parts.hostname:
-            raise ValueError("names no host")
+        from scheduler.mail.transport import open_transport
+
+        open_transport(value, data_dir=Path())  # opens nothing yet, and says what is wrong with the URL
         return value
 
     @model_validator(mode="after")
@@ -138,20 +149,16 @@ def load_settings() -> Settings:
     Raises `SettingsError` with one line that names the setting.
     """
     environment = {key: value for key, value in os.environ.items() if key.startswith(PREFIX)}
-    if environment.get("PUNCTUAL_ENV", "development").lower() != "production":
+    if environment.get("PUNCTUAL_ENV", "").lower() != "production":
         environment = _dot_env() | environment
-    known = {PREFIX + name.upper() for name in Settings.model_fields if name != "secret_keys"} | {
-        "PUNCTUAL_SECRET_KEY"
-    }
+    known = {PREFIX + name.upper() for name in Settings.model_fields if name != "secret_keys"} | {"PUNCTUAL_SECRET_KEY"}
     unknown = sorted(environment.keys() - known)
     if unknown:
-        raise SettingsError(
-            f'{unknown[0]} is not a setting of Punctual; see section "Settings" of the README'
-        )
+        raise SettingsError(f'{unknown[0]} is not a setting of Punctual; see section "Settings" of the README')
     values: dict[str, Any] = {
         ("PUNCTUAL_SECRET_KEY" if key == "PUNCTUAL_SECRET_KEY" else key.removeprefix(PREFIX).lower()): value
         for key, value in environment.items()
-        if value != ""
+        if value.strip(" ,") != ""
     }
     production = str(values.get("env", "")).lower() == "production"
     if not production and sys.stdout.isatty():
@@ -180,11 +187,7 @@ def load_settings() -> Settings:
 def _dot_env() -> dict[str, str]:
     from dotenv import dotenv_values
 
-    return {
-        key: value
-        for key, value in dotenv_values(".env").items()
-        if key.startswith(PREFIX) and value is not None
-    }
+    return {key: value for key, value in dotenv_values(".env").items() if key.startswith(PREFIX) and value is not None}
 
 
 def _need_for_production(values: dict[str, Any]) -> None:
@@ -217,15 +220,11 @@ def _database_url(text: str, data_dir: Path) -> str:
     try:
         url = make_url(text)
     except (ArgumentError, ValueError):
-        raise SettingsError(
-            "PUNCTUAL_DATABASE_URL: must be like mysql://user:pass@host/db or sqlite:///file"
-        ) from None
+        raise SettingsError("PUNCTUAL_DATABASE_URL: must be like mysql://user:pass@host/db or sqlite:///file") from None
     backend = url.get_backend_name()
     if backend == "sqlite":
         if url.database in (None, "", ":memory:"):
-            raise SettingsError(
-                "PUNCTUAL_DATABASE_URL: SQLite needs a file; its memory is not shared by processes"
-            )
+            raise SettingsError("PUNCTUAL_DATABASE_URL: SQLite needs a file; its memory is not shared by processes")
         return url.set(drivername="sqlite+aiosqlite").render_as_string(hide_password=False)
     if backend in ("mysql", "mariadb"):
         if not url.database:
@@ -235,17 +234,22 @@ def _database_url(text: str, data_dir: Path) -> str:
 
 
 def _kept_secret(path: Path) -> str:
-    """The secret key of a development install: made once, readable by its owner only."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        kept = path.read_text(encoding="ascii").strip()
-        if len(kept) < MINIMUM_SECRET_LENGTH:
-            raise SettingsError(
-                f"the kept secret key in {path} is damaged; delete the file and all sign in again"
-            ) from None
-        return kept
-    made = secrets.token_urlsafe(48)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(made + "\n")
-    return made
+    """The secret key of a development install: made once, readable by its owner only.
+
+    Written aside and linked into place, so that of two processes that start at once each reads a whole one.
+    """
+    if not path.exists():
+        aside = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(secrets.token_urlsafe(48) + "\n")
+        try:
+            os.link(aside, path)
+        except FileExistsError:
+            pass  # another process was first
+        finally:
+            aside.unlink()
+    kept = path.read_text(encoding="ascii").strip()
+    if len(kept) < MINIMUM_SECRET_LENGTH:
+        raise SettingsError(f"the kept secret key in {path} is damaged; delete the file and all sign in again")
+    return kept

@@ -117,9 +117,7 @@ class Stack:
             "redis_url": self.redis_url,
             "data_dir": self.data_dir,
         }
-        return environment | {
-            f"PUNCTUAL_{key.upper()}": str(value) for key, value in (mine | settings).items()
-        }
+        return environment | {f"PUNCTUAL_{key.upper()}": str(value) for key, value in (mine | settings).items()}
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Rows for tests and benchmarks: people, tasks and reminders put into the database directly, without the services.
+"""Rows for tests and benchmarks: people, tasks and reminders, straight into the database, past the services.
 
 Names carry access: alice owns, bob is assigned, carol has nothing, dora is a manager, eve is an admin.
 No pytest in here: the benchmark and the fault tests use it too.
@@ -140,15 +140,10 @@ async def add_person(database: Database, name: str, **columns: Any) -> Actor:
     return actor(row)
 
 
-async def add_task(
-    database: Database, creator: Actor, *, assignees: Iterable[Actor] = (), **columns: Any
-) -> UUID:
+async def add_task(database: Database, creator: Actor, *, assignees: Iterable[Actor] = (), **columns: Any) -> UUID:
     """A task by `creator`, assigned to `assignees`; returns its id."""
     row = task_row(creator.user_id, **columns)
-    assigned = [
-        {"task_id": row["id"], "user_id": each.user_id, "assigned_at": row["created_at"]}
-        for each in assignees
-    ]
+    assigned = [{"task_id": row["id"], "user_id": each.user_id, "assigned_at": row["created_at"]} for each in assignees]
     async with database.write() as session:
         await session.execute(insert(Task), [row])
         if assigned:
@@ -156,9 +151,7 @@ async def add_task(
     return UUID(str(row["id"]))
 
 
-async def add_reminder(
-    database: Database, task_id: UUID, user: Actor, fire_at: datetime, **columns: Any
-) -> UUID:
+async def add_reminder(database: Database, task_id: UUID, user: Actor, fire_at: datetime, **columns: Any) -> UUID:
     """A reminder of a task, set by `user`; returns its id."""
     row = reminder_row(task_id, user.user_id, fire_at, **columns)
     async with database.write() as session:
@@ -166,14 +159,12 @@ async def add_reminder(
     return UUID(str(row["id"]))
 
 
-def seed_due_reminders(
-    database_url: str, *, reminders: int, people: int, fire_at: datetime
-) -> Sequence[UUID]:
-    """Put in `reminders` pending reminders for `fire_at`, each of a task of its own, spread evenly over `people` new people.
+def seed_due_reminders(database_url: str, *, reminders: int, people: int, fire_at: datetime) -> Sequence[UUID]:
+    """Put in pending reminders for `fire_at`, each of a task of its own, spread evenly over new people.
 
-    Takes any URL of `Settings.database_url`, in the service's spelling or with an async driver, and inserts in bulk
-    through the synchronous driver: 20,000 take about two seconds. Returns the reminders' ids. The people are
-    person-0@example.com, person-1@example.com, …; no two seedings of one database may share that name space.
+    Takes any URL of `Settings.database_url` and inserts in bulk through the synchronous driver: 20,000 take
+    about two seconds. Returns the reminders' ids. The people are person-0@example.com, person-1@example.com
+    and so on, so one database can be seeded but once.
     """
     users = [user_row(f"person-{number}", at=fire_at - timedelta(days=1)) for number in range(people)]
     tasks = [
@@ -193,6 +184,6 @@ def seed_due_reminders(
     with engine.begin() as connection:
         for table, each in ((User, users), (Task, tasks), (Reminder, rows)):
             for start in range(0, len(each), ROWS_A_STATEMENT):
-                connection.execute(insert(table.__table__), each[start : start + ROWS_A_STATEMENT])  # type: ignore[arg-type]
+                connection.execute(insert(table.__table__), each[start : start + ROWS_A_STATEMENT])
     engine.dispose()
     return [row["id"] for row in rows]

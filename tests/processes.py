@@ -185,9 +185,7 @@ class Server:
         if self.running:
             return self
         with open(self.log_path, "ab") as log:
-            self._process = spawn(
-                self._command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self._process = spawn(self._command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self._paused = False
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():

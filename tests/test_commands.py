@@ -75,10 +75,7 @@ def test_the_module_works_like_the_script(tmp_path: Path) -> None:
         ("up", {"port": "eighty"}, "PUNCTUAL_PORT"),
         ("up", {"env": "production"}, "PUNCTUAL_SECRET_KEY"),
         ("up", {"database_url": "postgresql://h/d"}, "PUNCTUAL_DATABASE_URL"),
-        *(
-            (command, {"colour": "red"}, "PUNCTUAL_COLOUR")
-            for command in ("up", "web", "worker", "migrate", "doctor")
-        ),
+        *((command, {"colour": "red"}, "PUNCTUAL_COLOUR") for command in ("up", "web", "worker", "migrate", "doctor")),
     ],
 )
 def test_a_wrong_setting_stops_the_start_with_one_line(
@@ -207,9 +204,7 @@ def test_the_demonstration_shows_a_reminder(tmp_path: Path) -> None:
         assert tree.wait(15) == 0
 
 
-def test_the_demonstration_without_a_worker_says_so_at_once_when_not_told_to_wait(
-    stack: Stack, tmp_path: Path
-) -> None:
+def test_the_demonstration_without_a_worker_says_so_at_once_when_not_told_to_wait(stack: Stack, tmp_path: Path) -> None:
     done = punctual("demo", "--no-wait", environment=stack.environment(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "@punctual.test" in done.stdout
@@ -240,9 +235,7 @@ def test_honcho_runs_the_procfile(stack: Stack, tmp_path: Path) -> None:
         ["-f", str(PROJECT / "Procfile"), "-d", str(tmp_path), "start", "web", "worker"],
         environment | {"PYTHONUNBUFFERED": "1"}, tmp_path, script=script,
     ) as tree:  # fmt: skip
-        wait_until(
-            lambda: b"web.ready" in tree.output and b"worker.started" in tree.output, 60, "both to be ready"
-        )
+        wait_until(lambda: b"web.ready" in tree.output and b"worker.started" in tree.output, 60, "both to be ready")
         tree.send(signal.SIGTERM)
         tree.wait(20)
         assert tree.members() == {}

@@ -111,9 +111,7 @@ def test_servers_end_with_a_process_that_is_killed() -> None:
     else:
         assert not Path(f"/proc/{pid}").exists()
     # The folder is removed by the next process that starts servers.
-    subprocess.run(
-        [sys.executable, "-c", "from tests.servers import RedisServer; RedisServer()"], cwd=ROOT, check=True
-    )
+    subprocess.run([sys.executable, "-c", "from tests.servers import RedisServer; RedisServer()"], cwd=ROOT, check=True)
     assert not Path(folder).exists()
 
 

@@ -10,10 +10,7 @@ import pytest
 
 from bench.sink import SinkProcess
 
-MESSAGE = (
-    b"Subject: x\r\nMessage-Id:\r\n <1@a>\r\nTo: b@b.example\r\n\r\n"
-    b"Message-ID: <not this>\r\n..dot\r\nend\r\n"
-)
+MESSAGE = b"Subject: x\r\nMessage-Id:\r\n <1@a>\r\nTo: b@b.example\r\n\r\nMessage-ID: <not this>\r\n..dot\r\nend\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +65,7 @@ def test_a_large_message_in_many_chunks(sink: SinkProcess) -> None:
 def test_refusals(sink: SinkProcess) -> None:
     sink.refuse({"bad@b.example": 550, "later@b.example": 450})
     with client(sink) as smtp:
-        refused = smtp.sendmail(
-            "a@a.example", ["bad@b.example", "later@b.example", "good@b.example"], MESSAGE
-        )
+        refused = smtp.sendmail("a@a.example", ["bad@b.example", "later@b.example", "good@b.example"], MESSAGE)
         assert {address: code for address, (code, _) in refused.items()} == {
             "bad@b.example": 550,
             "later@b.example": 450,

@@ -40,9 +40,7 @@ def openapi_document() -> dict[str, Any]:
     return make_document(ROUTE_TABLES)
 
 
-def make_app(
-    settings: Settings, database: Database | None = None, redis: Redis | None = None
-) -> web.Application:
+def make_app(settings: Settings, database: Database | None = None, redis: Redis | None = None) -> web.Application:
     """An application for these settings. A database or a Redis client that is handed in stays the caller's
     to close."""
     app = web.Application(

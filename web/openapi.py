@@ -92,9 +92,7 @@ def _version() -> str:
 
 def _first_of_each(tables: Iterable[RouteTable]) -> list[RouteTable]:
     return list(
-        {
-            table.tag: table for table in reversed(list(tables)) if any(r.documented for r in table.routes)
-        }.values()
+        {table.tag: table for table in reversed(list(tables)) if any(r.documented for r in table.routes)}.values()
     )[::-1]
 
 
@@ -108,9 +106,7 @@ def _schemas(routes: Sequence[Route]) -> tuple[dict[tuple[Any, Mode], Schema], d
             if answer is not None:
                 wanted[answer, "serialization"] = TypeAdapter(answer)
     inputs = [(kind, mode, adapter) for (kind, mode), adapter in wanted.items()]
-    found, definitions = TypeAdapter.json_schemas(
-        inputs, ref_template=_REFERENCE, schema_generator=_Generator
-    )
+    found, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE, schema_generator=_Generator)
     return dict(found), {name: _cleaned(schema) for name, schema in definitions.get("$defs", {}).items()}
 
 

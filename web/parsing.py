@@ -62,10 +62,7 @@ def read_query(request: web.BaseRequest, model: type[BaseModel] | None) -> BaseM
     if model is None:
         if given:
             raise Invalid(
-                *(
-                    FieldError(f"?{name}", "There is no parameter of this name here", "unknown_field")
-                    for name in given
-                )
+                *(FieldError(f"?{name}", "There is no parameter of this name here", "unknown_field") for name in given)
             )
         return None
     values: dict[str, Any] = {}
@@ -129,9 +126,7 @@ def _media_type(request: web.Request, route: Route) -> str:
     if header is None:
         if not request.can_read_body:
             raise HTTPProblem("malformed_body", "The body is empty; send a JSON object.")
-        raise HTTPProblem(
-            "unsupported_media_type", f"Say what the body is: `Content-Type: {route.media_types[0]}`."
-        )
+        raise HTTPProblem("unsupported_media_type", f"Say what the body is: `Content-Type: {route.media_types[0]}`.")
     media_type = request.content_type.lower()
     charset = (request.charset or "utf-8").lower()
     if media_type not in route.media_types or charset not in ("utf-8", "utf8", "us-ascii"):
@@ -181,7 +176,5 @@ def _pointer(location: Sequence[str | int]) -> str:
 
 def _field_error(fault: Mapping[str, Any], field: str) -> FieldError:
     kind = fault["type"]
-    message = (
-        _MESSAGES.get(kind) or fault["msg"].removeprefix("Value error, ").removeprefix("Input ").capitalize()
-    )
+    message = _MESSAGES.get(kind) or fault["msg"].removeprefix("Value error, ").removeprefix("Input ").capitalize()
     return FieldError(field, message, _CODES.get(kind, kind))

@@ -149,9 +149,7 @@ def of_domain(error: errors.PunctualError) -> Problem:
 def of_request(error: HTTPProblem) -> Problem:
     """The problem for a request that can't be taken as it came."""
     status = KINDS[error.code].status
-    return Problem(
-        status, error.code, _title(error.code, status), error.detail, (), tuple(error.headers.items())
-    )
+    return Problem(status, error.code, _title(error.code, status), error.detail, (), tuple(error.headers.items()))
 
 
 def of_http(status: int, headers: dict[str, str] | None = None) -> Problem:
@@ -165,9 +163,7 @@ def of_http(status: int, headers: dict[str, str] | None = None) -> Problem:
 
 def unavailable(detail: str = errors.Unavailable.__doc__ or "") -> Problem:
     """A part that we need is away or hangs."""
-    return Problem(
-        503, "unavailable", KINDS["unavailable"].title, detail, (), (("Retry-After", str(RETRY_AFTER_S)),)
-    )
+    return Problem(503, "unavailable", KINDS["unavailable"].title, detail, (), (("Retry-After", str(RETRY_AFTER_S)),))
 
 
 def _title(code: str, status: int) -> str:

@@ -26,9 +26,7 @@ def write_json(value: Any) -> bytes:
 
 def answer(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
     """An answer with a JSON body and no ETag."""
-    return web.Response(
-        body=write_json(value), status=status, content_type="application/json", headers=headers
-    )
+    return web.Response(body=write_json(value), status=status, content_type="application/json", headers=headers)
 
 
 def no_content(status: int = 204) -> web.Response:
@@ -90,11 +88,7 @@ def wanted_version(request: web.Request) -> int | None:
         return None
     # Of several, only the newest can be the present one: versions only grow.
     return max(
-        (
-            int(tag.value)
-            for tag in tags
-            if tag.value.isascii() and tag.value.isdigit() and len(tag.value) < 18
-        ),
+        (int(tag.value) for tag in tags if tag.value.isascii() and tag.value.isdigit() and len(tag.value) < 18),
         default=-1,
     )
 

@@ -116,9 +116,7 @@ class RouteTable:
             ids = tuple(_PARAMETER.findall(path))
             known = {*_SOURCES, *ids}
             if not known.issuperset(names):
-                raise TypeError(
-                    f"{handler.__name__} asks for {sorted(set(names) - known)}, which no request has"
-                )
+                raise TypeError(f"{handler.__name__} asks for {sorted(set(names) - known)}, which no request has")
             if auth is None and "actor" in names:
                 raise TypeError(f"{handler.__name__} asks for an actor, but nobody need be signed in")
             self.routes.append(
@@ -181,9 +179,7 @@ def endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespon
     """What aiohttp calls for `route`. The middlewares have authenticated, validated and opened the
     transaction before."""
     handler = route.handler
-    sources = tuple(
-        (name, _SOURCES.get(name) or _id_source(name)) for name in inspect.signature(handler).parameters
-    )
+    sources = tuple((name, _SOURCES.get(name) or _id_source(name)) for name in inspect.signature(handler).parameters)
 
     async def call(request: web.Request) -> web.StreamResponse:
         return await handler(**{name: source(request) for name, source in sources})

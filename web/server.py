@@ -207,9 +207,7 @@ def _sites(
     context = tls_context(settings)
     if sock is None:
         return [
-            web.TCPSite(
-                runner, settings.host, settings.port, ssl_context=context, backlog=BACKLOG, reuse_port=True
-            )
+            web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=BACKLOG, reuse_port=True)
         ]
     sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
     return [web.SockSite(runner, each, ssl_context=context, backlog=BACKLOG) for each in sockets]

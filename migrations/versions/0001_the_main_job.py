@@ -18,6 +18,7 @@ def upgrade() -> None:
         sa.Column("reminder_id", types.Id(), nullable=False),
         sa.Column("task_id", types.Id(), nullable=False),
         sa.Column("user_id", types.Id(), nullable=False),
+        sa.Column("audience", sa.String(length=16), nullable=False),
         sa.Column("channel", sa.String(length=16), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.String(length=32), nullable=True),
@@ -65,9 +66,7 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
     )
-    op.create_index(
-        op.f("ix_email_state_next_attempt_at"), "email", ["state", "next_attempt_at"], unique=False
-    )
+    op.create_index(op.f("ix_email_state_next_attempt_at"), "email", ["state", "next_attempt_at"], unique=False)
     op.create_table(
         "log_record",
         sa.Column("id", types.Id(), nullable=False),
@@ -175,9 +174,7 @@ def upgrade() -> None:
         sa.Column("created_at", types.Instant(), nullable=False),
         sa.Column("last_used_at", types.Instant(), nullable=False),
         sa.Column("ended_at", types.Instant(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["user.id"], name=op.f("fk_session_user_id_user"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["user_id"], ["user.id"], name=op.f("fk_session_user_id_user"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_session")),
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
@@ -239,14 +236,11 @@ def upgrade() -> None:
         sa.Column("sent_at", types.Instant(), nullable=True),
         sa.Column("owner", types.Id(), nullable=True),
         sa.Column("lease_until", types.Instant(), nullable=True),
+        sa.Column("snoozed_from", types.Id(), nullable=True),
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("created_at", types.Instant(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["task_id"], ["task.id"], name=op.f("fk_reminder_task_id_task"), ondelete="CASCADE"
-        ),
-        sa.ForeignKeyConstraint(
-            ["user_id"], ["user.id"], name=op.f("fk_reminder_user_id_user"), ondelete="CASCADE"
-        ),
+        sa.ForeignKeyConstraint(["task_id"], ["task.id"], name=op.f("fk_reminder_task_id_task"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(["user_id"], ["user.id"], name=op.f("fk_reminder_user_id_user"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_reminder")),
         mysql_charset="utf8mb4",
         mysql_collate="utf8mb4_bin",
@@ -271,9 +265,7 @@ def upgrade() -> None:
         mysql_collate="utf8mb4_bin",
         mysql_engine="InnoDB",
     )
-    op.create_index(
-        op.f("ix_task_assignee_user_id_task_id"), "task_assignee", ["user_id", "task_id"], unique=False
-    )
+    op.create_index(op.f("ix_task_assignee_user_id_task_id"), "task_assignee", ["user_id", "task_id"], unique=False)
 
 
 def downgrade() -> None:

@@ -75,7 +75,7 @@ class AccessTokens:
                 },
             )
             user_id, session_id = parse_id(str(claims["sub"])), parse_id(str(claims["sid"]))
-            issued, expires = float(claims["iat"]), float(claims["exp"])
+            issued, expires = _posix_seconds(claims["iat"]), _posix_seconds(claims["exp"])
         except (jwt.InvalidTokenError, ValueError, TypeError, UnicodeError):
             raise Unauthenticated("This access token is not valid; sign in again.") from None
         if user_id is None or session_id is None or issued > (now + LEEWAY).timestamp():
@@ -85,3 +85,10 @@ class AccessTokens:
                 "This access token has expired; get a new one at /auth/refresh-token.", code="token_expired"
             )
         return Claims(user_id, session_id)
+
+
+def _posix_seconds(value: object) -> int:
+    # Ours are whole numbers; a NaN would compare as neither before nor after anything.
+    if type(value) is not int:
+        raise ValueError("not a time")
+    return value

@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import select, update
 
 from models import Session, User
+from scheduler.accounts.addresses import normalise_email
 from scheduler.accounts.passwords import Passwords, objection
 from scheduler.database import Database
 from scheduler.errors import FieldError, Invalid, NotFound
@@ -20,11 +21,12 @@ async def list_admins(database: Database) -> Sequence[User]:
         return (await session.execute(query)).scalars().all()
 
 
-async def reset_password(
-    database: Database, *, email: str, password: str, passwords: Passwords, now: datetime
-) -> None:
+async def reset_password(database: Database, *, email: str, password: str, passwords: Passwords, now: datetime) -> None:
     """Set a new password and end all sessions of the account. Raises `NotFound` or `Invalid`."""
-    address = email.strip().lower()
+    try:
+        address = normalise_email(email)
+    except ValueError as error:
+        raise Invalid(FieldError("/email", str(error))) from None
     if why := objection(password, email=address):
         raise Invalid(FieldError("/password", why))
     password_hash = await passwords.hash(password)

@@ -66,7 +66,7 @@ class Passwords:
         """Whether `password` is the one behind `stored`; as slow for None (no account, no password) as for
         any other."""
         right = await self._run(_verify, stored or self._nobody, normalise(password))
-        return right and stored is not None
+        return right and bool(stored)
 
     def needs_rehash(self, stored: str) -> bool:
         """Whether `stored` was made with other parameters than today's."""

@@ -19,9 +19,7 @@ async def get_profile(session: AsyncSession, *, actor: Actor, for_update: bool =
     return (await session.execute(query.with_for_update() if for_update else query)).scalar_one()
 
 
-async def change_profile(
-    session: AsyncSession, *, actor: Actor, changes: Mapping[str, Any], now: datetime
-) -> User:
+async def change_profile(session: AsyncSession, *, actor: Actor, changes: Mapping[str, Any], now: datetime) -> User:
     """Change `name`, `bio`, `phone`, `timezone`, `locale` (those given). A new phone number is not
     verified."""
     user = await get_profile(session, actor=actor, for_update=True)

@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models import RefreshToken, Session, User
 from scheduler.access import Actor, Role
 from scheduler.accounts.access_tokens import LIFETIME, AccessTokens
+from scheduler.accounts.addresses import normalise_email
 from scheduler.accounts.passwords import Passwords
 from scheduler.database import Database, affected
 from scheduler.errors import Forbidden, Unauthenticated
@@ -58,16 +59,16 @@ async def login(
 ) -> Tokens:
     """Sign in with e-mail and password. Raises `Unauthenticated` (`bad_credentials`) or `Forbidden`
     (`deactivated`)."""
+    try:
+        address = normalise_email(email)
+    except ValueError:
+        address = ""  # nobody's; the answer takes as long as for anybody's
     async with database.read() as session:
-        user = (
-            await session.execute(select(User).where(User.email == email.strip().lower()))
-        ).scalar_one_or_none()
+        user = (await session.execute(select(User).where(User.email == address))).scalar_one_or_none()
     if not await passwords.matches(user.password_hash if user else None, password) or user is None:
         raise Unauthenticated("The e-mail address or the password is wrong.", code="bad_credentials")
     if user.status != "active":
-        raise Forbidden(
-            "This account is deactivated; an administrator can bring it back.", code="deactivated"
-        )
+        raise Forbidden("This account is deactivated; an administrator can bring it back.", code="deactivated")
     rehashed = None
     if user.password_hash and passwords.needs_rehash(user.password_hash):
         rehashed = await passwords.hash(password)
@@ -100,9 +101,7 @@ async def open_session(
     return Tokens(access_tokens.issue(user_id=user.id, session_id=session_id, now=now), refresh_token, user)
 
 
-async def refresh(
-    database: Database, *, refresh_token: str, access_tokens: AccessTokens, now: datetime
-) -> Tokens:
+async def refresh(database: Database, *, refresh_token: str, access_tokens: AccessTokens, now: datetime) -> Tokens:
     """Exchange a refresh token for new tokens.
 
     Raises `Unauthenticated` with `token_revoked` for one that was used before (its whole session ends: RFC
@@ -128,11 +127,7 @@ async def refresh(
             .where(RefreshToken.digest == digest, RefreshToken.used_at.is_(None))
             .values(used_at=now)
         )
-        alive = (
-            sign_in.ended_at is None
-            and now - sign_in.last_used_at < SESSION_LIFETIME
-            and user.status == "active"
-        )
+        alive = sign_in.ended_at is None and now - sign_in.last_used_at < SESSION_LIFETIME and user.status == "active"
         reused = affected(claimed) == 0
         if alive and not reused:
             await session.execute(update(Session).where(Session.id == sign_in.id).values(last_used_at=now))
@@ -148,9 +143,7 @@ async def refresh(
     )
 
 
-async def authenticate(
-    session: AsyncSession, *, token: str, access_tokens: AccessTokens, now: datetime
-) -> Actor:
+async def authenticate(session: AsyncSession, *, token: str, access_tokens: AccessTokens, now: datetime) -> Actor:
     """Who a request with this access token comes from.
 
     Raises `Unauthenticated` (`token_expired`, `token_revoked`, …), or `Forbidden` (`deactivated`).
@@ -166,9 +159,7 @@ async def authenticate(
     if row is None or row.ended_at is not None:
         raise Unauthenticated("This session has ended; sign in again.", code="token_revoked")
     if row.status != "active":
-        raise Forbidden(
-            "This account is deactivated; an administrator can bring it back.", code="deactivated"
-        )
+        raise Forbidden("This account is deactivated; an administrator can bring it back.", code="deactivated")
     return Actor(
         user_id=row.id,
         role=Role(row.role),

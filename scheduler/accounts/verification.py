@@ -38,14 +38,10 @@ async def send_verification(session: AsyncSession, *, user: User, settings: Sett
         link=f"{settings.public_url}/act/verify?token={token}",
         hours=int(LIFETIME.total_seconds() // 3600),
     )
-    await outbox.add(
-        session, user=user, rendered=rendered, template="verify_email", settings=settings, now=now
-    )
+    await outbox.add(session, user=user, rendered=rendered, template="verify_email", settings=settings, now=now)
 
 
-async def resend_verification(
-    session: AsyncSession, *, actor: Actor, settings: Settings, now: datetime
-) -> None:
+async def resend_verification(session: AsyncSession, *, actor: Actor, settings: Settings, now: datetime) -> None:
     """Send it again. Raises `Conflict` (`already_verified`)."""
     user = (await session.execute(select(User).where(User.id == actor.user_id))).scalar_one()
     if user.email_verified_at is not None:
@@ -64,9 +60,7 @@ async def verify_email(session: AsyncSession, *, token: str, now: datetime) -> N
     if row is None or row.used_at is not None or row.expires_at <= now:
         raise InvalidToken()
     used = await session.execute(
-        update(OneTimeToken)
-        .where(OneTimeToken.digest == digest, OneTimeToken.used_at.is_(None))
-        .values(used_at=now)
+        update(OneTimeToken).where(OneTimeToken.digest == digest, OneTimeToken.used_at.is_(None)).values(used_at=now)
     )
     if affected(used) != 1:
         raise InvalidToken()

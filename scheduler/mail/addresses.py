@@ -36,9 +36,7 @@ def ascii_address(address: str) -> str:
         try:
             address = f"{local_part}@{idna.encode(domain, uts46=True).decode('ascii')}"
         except (idna.IDNAError, UnicodeError):
-            raise ValueError(
-                f"{_shown(address)} can't be written to: its domain is not a valid name."
-            ) from None
+            raise ValueError(f"{_shown(address)} can't be written to: its domain is not a valid name.") from None
     if _ADDRESS.fullmatch(address) is None:
         raise ValueError(f"{_shown(address)} is not an e-mail address.")
     if len(address) > _LONGEST_ADDRESS or address.index("@") > _LONGEST_LOCAL_PART:

@@ -15,8 +15,9 @@ from models.delivery import DeliveryState
 from models.email import EmailState
 from models.reminder import ReminderState
 from scheduler.database import affected
+from scheduler.deliveries.settle import Ending, fail
 from scheduler.mail.delivery import Envelope
-from scheduler.reminders.fire import raise_versions
+from scheduler.tasks.versions import raise_versions
 
 LEASE = timedelta(seconds=10)
 """Kept ahead by the sender while it lives, so it says how soon a dead one's e-mails are taken up."""
@@ -44,11 +45,11 @@ class Failure(NamedTuple):
     again_at: datetime | None
     counts: bool
     """Whether the try counts: it does not when the server could not be reached at all."""
+    reason: str = GAVE_UP
+    """What the ledger says when it never will."""
 
 
-async def claim_emails(
-    session: AsyncSession, *, owner: UUID, now: datetime, limit: int = BATCH
-) -> list[ClaimedEmail]:
+async def claim_emails(session: AsyncSession, *, owner: UUID, now: datetime, limit: int = BATCH) -> list[ClaimedEmail]:
     """Take up to `limit` e-mails that are to be tried now, longest waiting first."""
     query = (
         select(
@@ -67,9 +68,7 @@ async def claim_emails(
     )
     rows = (await session.execute(query)).all()
     if rows:
-        await session.execute(
-            _CLAIM, {"ids": [row.id for row in rows], "owner_id": owner, "until": now + LEASE}
-        )
+        await session.execute(_CLAIM, {"ids": [row.id for row in rows], "owner_id": owner, "until": now + LEASE})
     return [
         ClaimedEmail(
             row.id,
@@ -99,17 +98,15 @@ async def settle_sent(session: AsyncSession, *, ids: Sequence[UUID], now: dateti
     # Tasks before reminders, as a change of a task locks them: in one order there is no deadlock.
     await raise_versions(session, {row.task_id for row in deliveries})
     await session.execute(_DELIVERIES_SENT, {"ids": [row.id for row in deliveries], "at": now})
-    await session.execute(
-        _REMINDERS_SENT, {"ids": sorted({row.reminder_id for row in deliveries}), "at": now}
-    )
+    await session.execute(_REMINDERS_SENT, {"ids": sorted({row.reminder_id for row in deliveries}), "at": now})
 
 
 async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure], owner: UUID) -> None:
     """Record what did not leave: to be tried again, or dead. One statement for all that failed alike."""
-    alike: dict[tuple[str, datetime | None, bool], list[UUID]] = {}
+    alike: dict[tuple[str, datetime | None, bool, str], list[UUID]] = {}
     for failure in failures:
-        alike.setdefault((failure.error, failure.again_at, failure.counts), []).append(failure.id)
-    for (error, again_at, counts), ids in alike.items():
+        alike.setdefault(failure[1:], []).append(failure.id)
+    for (error, again_at, counts, reason), ids in alike.items():
         values: dict[str, Any] = {"owner": None, "lease_until": None, "last_error": error[:500]}
         if again_at is None:
             values |= {"state": EmailState.DEAD.value}
@@ -123,7 +120,7 @@ async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure],
             .values(**values)
         )
         if again_at is None:
-            await _fail_deliveries(session, ids, REFUSED if counts else GAVE_UP)
+            await fail(session, await endings_of(session, ids), reason=reason)
 
 
 async def hand_back(session: AsyncSession, *, owner: UUID, now: datetime) -> int:
@@ -161,33 +158,9 @@ async def release_expired(session: AsyncSession, *, now: datetime, limit: int = 
     return len(ids)
 
 
-async def _fail_deliveries(session: AsyncSession, email_ids: Sequence[UUID], reason: str) -> None:
-    deliveries = (await session.execute(_DELIVERIES, {"ids": email_ids})).all()
-    if not deliveries:
-        return
-    await raise_versions(session, {row.task_id for row in deliveries})
-    await session.execute(
-        update(Delivery.__table__)
-        .where(Delivery.id.in_([row.id for row in deliveries]))
-        .values(state=DeliveryState.FAILED.value, reason=reason)
-    )
-    # A reminder has failed once nobody got it and nobody still may.
-    reminder_ids = sorted({row.reminder_id for row in deliveries})
-    alive = select(Delivery.reminder_id).where(
-        Delivery.reminder_id.in_(reminder_ids),
-        Delivery.state.in_(
-            [DeliveryState.SENDING.value, DeliveryState.GATHERING.value, DeliveryState.SENT.value]
-        ),
-    )
-    living = set((await session.execute(alive)).scalars())
-    await session.execute(
-        update(Reminder.__table__)
-        .where(
-            Reminder.id.in_([each for each in reminder_ids if each not in living]),
-            Reminder.state == ReminderState.SENDING.value,
-        )
-        .values(state=ReminderState.FAILED.value, reason=reason)
-    )
+async def endings_of(session: AsyncSession, email_ids: Sequence[UUID]) -> list[Ending]:
+    """The deliveries that these e-mails carry and that are on their way."""
+    return [Ending(*row) for row in await session.execute(_DELIVERIES, {"ids": email_ids})]
 
 
 _IDS: BindParameter[Any] = bindparam("ids", expanding=True)
@@ -205,9 +178,7 @@ _CLAIM = (
 _SENT = (
     update(Email.__table__)
     .where(Email.id.in_(_IDS), Email.state != EmailState.SENT.value)
-    .values(
-        state=EmailState.SENT.value, sent_at=bindparam("at"), owner=None, lease_until=None, last_error=None
-    )
+    .values(state=EmailState.SENT.value, sent_at=bindparam("at"), owner=None, lease_until=None, last_error=None)
 )
 _DELIVERIES = select(Delivery.id, Delivery.reminder_id, Delivery.task_id).where(
     Delivery.email_id.in_(_IDS), Delivery.state == DeliveryState.SENDING.value

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -56,9 +57,7 @@ class MaildirTransport:
         except OSError as error:
             self._prepared = False  # somebody may have removed the folders: make them anew the next time
             # The disk is full, the folder is not ours …: nothing to do with this message.
-            raise ServerUnavailable(
-                f"The Maildir {self._folder} can't be written: {error}", stage="file"
-            ) from error
+            raise ServerUnavailable(f"The Maildir {self._folder} can't be written: {error}", stage="file") from error
 
     def _deliver(self, envelope: Envelope) -> None:
         self._prepare()
@@ -66,9 +65,7 @@ class MaildirTransport:
         target = self._folder / "new" / name
         if target.exists() or self._was_read(name):
             return
-        temporary = self._write_temporary(
-            name, envelope.data.replace(b"\r\n", b"\n")
-        )  # a Maildir's lines end in LF
+        temporary = self._write_temporary(name, envelope.data.replace(b"\r\n", b"\n"))  # a Maildir's lines end in LF
         try:
             try:
                 os.link(temporary, target)
@@ -90,8 +87,9 @@ class MaildirTransport:
             folder.mkdir(mode=0o700, exist_ok=True)  # mail is nobody else's business, whatever the umask
         oldest = time.time() - _LEFTOVER_AGE
         for leftover in (self._folder / "tmp").iterdir():
-            if leftover.stat().st_mtime < oldest:
-                leftover.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # another process has just moved it on
+                if leftover.stat().st_mtime < oldest:
+                    leftover.unlink()
         self._prepared = True
 
     def _write_temporary(self, name: str, data: bytes) -> Path:
@@ -125,9 +123,7 @@ class MaildirTransport:
 
 def maildir_name(message_id: str) -> str:
     """The file's name for a message: the same for the same Message-ID (with or without angle brackets)."""
-    return (
-        f"{blake2b(message_id.strip('<> ').encode('utf-8', 'replace'), digest_size=16).hexdigest()}.punctual"
-    )
+    return f"{blake2b(message_id.strip('<> ').encode('utf-8', 'replace'), digest_size=16).hexdigest()}.punctual"
 
 
 def _sync_folder(folder: Path) -> None:

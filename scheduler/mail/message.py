@@ -99,9 +99,7 @@ def build_message(
 def _bare_message_id(message_id: str) -> str:
     match = _MESSAGE_ID.fullmatch(message_id)
     if match is None or len(message_id) > _LONGEST_MESSAGE_ID:
-        raise ValueError(
-            f"{message_id[:80]!r} is not a Message-ID: it takes the form name@domain, in plain ASCII."
-        )
+        raise ValueError(f"{message_id[:80]!r} is not a Message-ID: it takes the form name@domain, in plain ASCII.")
     return match[1]
 
 
@@ -139,9 +137,7 @@ def _extra_headers(headers: Mapping[str, str]) -> str:
             raise ValueError(f"The header {name} holds a character that is not printable ASCII.")
         lines.append(f"{name}: {fold_ascii(value, len(name) + 2)}\r\n")
         if len(lines[-1]) > 998 and max(map(len, lines[-1].split("\r\n"))) > 998:
-            raise ValueError(
-                f"The header {name} has a word of over 998 characters, which no line of a message takes."
-            )
+            raise ValueError(f"The header {name} has a word of over 998 characters, which no line of a message takes.")
     return "".join(lines)
 
 

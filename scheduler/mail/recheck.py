@@ -1,5 +1,5 @@
-"""E-mails that could not leave for a while are looked at again: who has done the task meanwhile is not
-reminded of it."""
+"""E-mails that could not leave for a while are looked at again: who has done the task meanwhile is not reminded of
+it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Delivery, Email, Reminder, Task, TaskAssignee
+from models import Delivery, Email, Reminder
 from models.delivery import DeliveryState
-from models.reminder import ReminderState
+from scheduler.deliveries.settle import Ending, skip
 from scheduler.mail.claim import ClaimedEmail
-from scheduler.reminders.fire import load_people, person_now, raise_versions
-from scheduler.reminders.recheck import TaskNow, reason_to_skip
+from scheduler.reminders.audience import load_people, load_tasks
 
 DELAYED = timedelta(seconds=30)
 MOVED = "moved"
@@ -38,15 +37,11 @@ async def withdraw_outdated(
             Delivery.email_id,
             Delivery.user_id,
             Delivery.reminder_id,
+            Delivery.task_id,
             Delivery.fire_at,
             Reminder.fire_at.label("fires_now_at"),
-            Task.id.label("task_id"),
-            Task.status,
-            Task.deleted_at,
-            Task.creator_id,
         )
         .join(Email, Email.id == Delivery.email_id)
-        .join(Task, Task.id == Delivery.task_id)
         .outerjoin(Reminder, Reminder.id == Delivery.reminder_id)
         .where(
             Delivery.email_id.in_(delayed),
@@ -55,52 +50,21 @@ async def withdraw_outdated(
         )
     )
     deliveries = (await session.execute(query)).all()
+    tasks = await load_tasks(session, {row.task_id for row in deliveries})
     people = await load_people(session, {row.user_id for row in deliveries})
-    assignees: dict[UUID, set[UUID]] = {}
-    assigned = select(TaskAssignee.task_id, TaskAssignee.user_id).where(
-        TaskAssignee.task_id.in_({row.task_id for row in deliveries})
-    )
-    for task_id, user_id in await session.execute(assigned):
-        assignees.setdefault(task_id, set()).add(user_id)
-    withdrawn: dict[str, list[tuple[UUID, UUID, UUID, UUID]]] = {}
+    withdrawn: dict[str, list[Ending]] = {}
+    email_ids: set[UUID] = set()
     for row in deliveries:
-        task = TaskNow(
-            row.status, row.deleted_at is not None, row.creator_id, frozenset(assignees.get(row.task_id, ()))
+        reason = tasks.reason_to_skip(
+            row.task_id, people.get(row.user_id), require_verified_email=require_verified_email
         )
-        person = people.get(row.user_id)
-        reason = reason_to_skip(task, person_now(person), require_verified_email=require_verified_email)
         if reason is None and row.fires_now_at != row.fire_at:
             reason = MOVED
-        if reason:
-            withdrawn.setdefault(reason, []).append((row.id, row.email_id, row.reminder_id, row.task_id))
-    for reason, rows in withdrawn.items():
-        await _withdraw(session, rows, reason)
-    gone = {email_id for rows in withdrawn.values() for _, email_id, _, _ in rows}
-    return [email for email in claimed if email.id not in gone]
-
-
-async def _withdraw(
-    session: AsyncSession, rows: Sequence[tuple[UUID, UUID, UUID, UUID]], reason: str
-) -> None:
-    delivery_ids, email_ids, reminder_ids, task_ids = (list(ids) for ids in zip(*rows, strict=True))
-    await raise_versions(session, set(task_ids))
-    await session.execute(
-        update(Delivery.__table__)
-        .where(Delivery.id.in_(delivery_ids))
-        .values(state=DeliveryState.SKIPPED.value, reason=reason, email_id=None)
-    )
-    await session.execute(delete(Email.__table__).where(Email.id.in_(email_ids)))
-    # Others may have been told by it already, or still may: then its state is theirs to say.
-    alive = select(Delivery.reminder_id).where(
-        Delivery.reminder_id.in_(reminder_ids),
-        Delivery.state.in_([DeliveryState.SENDING.value, DeliveryState.SENT.value]),
-    )
-    living = set((await session.execute(alive)).scalars())
-    await session.execute(
-        update(Reminder.__table__)
-        .where(
-            Reminder.id.in_([each for each in reminder_ids if each not in living]),
-            Reminder.state == ReminderState.SENDING.value,
-        )
-        .values(state=ReminderState.SKIPPED.value, reason=reason)
-    )
+        if reason is not None and row.email_id is not None:
+            withdrawn.setdefault(reason, []).append(Ending(row.id, row.reminder_id, row.task_id))
+            email_ids.add(row.email_id)
+    for reason, endings in withdrawn.items():
+        await skip(session, endings, reason=reason)
+    if email_ids:
+        await session.execute(delete(Email.__table__).where(Email.id.in_(email_ids)))
+    return [email for email in claimed if email.id not in email_ids]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from scheduler.mail.claim import (
     BATCH,
     GIVE_UP_AFTER,
     LEASE,
+    REFUSED,
     ClaimedEmail,
     Failure,
     claim_emails,
@@ -99,9 +99,7 @@ class Sender:
             if not claimed:
                 return None
             if batch.run is None:
-                batch.run = await ledger.begin(
-                    session, job=ledger.JobName.SEND_EMAILS, worker=self._worker, now=now
-                )
+                batch.run = await ledger.begin(session, job=ledger.JobName.SEND_EMAILS, worker=self._worker, now=now)
             return await withdraw_outdated(
                 session, claimed, require_verified_email=self._settings.require_verified_email, now=now
             )
@@ -165,7 +163,7 @@ class Sender:
         # A refusal of the sender is a fault of our settings, not of the message: it must not cost every
         # e-mail its life.
         if isinstance(error, Refused) and error.stage != "MAIL":
-            batch.failed(Failure(email.id, str(error), None, counts=True), "dead")
+            batch.failed(Failure(email.id, str(error), None, counts=True, reason=REFUSED), "dead")
             log.warning("email.refused", email_id=str(email.id), error=str(error))
         else:
             batch.failed(self._again(email, str(error), now), "deferred")
@@ -262,17 +260,13 @@ class _Batch:
     async def record_success(self) -> None:
         assert self.run is not None
         try:
-            async with self._database.write() as session:
-                await ledger.succeed(session, run=self.run, result=self.counts, now=self._clock())
+            await ledger.succeed(self._database, run=self.run, result=self.counts, now=self._clock())
         except Exception as error:  # all is settled; only the run's own end is missing, and it is reaped
             log.warning("run.end_not_recorded", error=str(error)[:200], **self.context())
 
     async def record_failure(self, error: Exception) -> None:
-        text = "".join(traceback.format_exception(error))
-        with suppress(
-            Exception
-        ):  # the database may be what failed; then leases run out and the run is reaped
+        with suppress(Exception):  # the database may be what failed; then leases run out and the run is reaped
             async with self._database.write() as session:
                 await hand_back(session, owner=self.owner, now=self._clock())
-                if self.run is not None:
-                    await ledger.fail(session, run=self.run, error=error, traceback=text, now=self._clock())
+            if self.run is not None:
+                await ledger.fail(self._database, run=self.run, error=error, now=self._clock())

@@ -36,9 +36,7 @@ class SmtpTransport:
         self._server = server
         self._opener = Opener(server)
         self._waiting: deque[Message] = deque()
-        self._again: deque[Message] = (
-            deque()
-        )  # from connections that had gone stale: for new connections only
+        self._again: deque[Message] = deque()  # from connections that had gone stale: for new connections only
         self._live: set[SmtpConnection] = set()
         self._idle: list[SmtpConnection] = []  # the most recently used last
         self._leaving: set[SmtpConnection] = set()  # QUIT is written
@@ -249,6 +247,4 @@ def _message(envelope: Envelope, future: asyncio.Future[None]) -> Message:
     content = content.replace(b"\r\n.", b"\r\n..")  # RFC 5321 section 4.5.2
     if content.startswith(b"."):
         content = b"." + content
-    return Message(
-        sender, recipient, content + (b".\r\n" if content.endswith(b"\r\n") else b"\r\n.\r\n"), future
-    )
+    return Message(sender, recipient, content + (b".\r\n" if content.endswith(b"\r\n") else b"\r\n.\r\n"), future)

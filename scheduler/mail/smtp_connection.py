@@ -217,11 +217,7 @@ class SmtpConnection(asyncio.Protocol):
             self.end("we took leave")
             return
         taken = 200 <= code < 300
-        if (
-            stage in ("NOOP", "RSET", "content")
-            and not taken
-            and (stage != "content" or not 400 <= code < 600)
-        ):
+        if stage in ("NOOP", "RSET", "content") and not taken and (stage != "content" or not 400 <= code < 600):
             self.end(f"it answered {code} to {stage}", code=code)
             return
         self._expected.popleft()
@@ -259,9 +255,7 @@ class SmtpConnection(asyncio.Protocol):
         if self._refusal is None:
             content, self._content_written = message.content, True
         else:
-            content = (
-                b".\r\n"  # RFC 2920 section 3.1: no recipient was taken; this ends it, and sends nothing
-            )
+            content = b".\r\n"  # RFC 2920 section 3.1: no recipient was taken; this ends it, and sends nothing
         following = None
         if self._pipelining and self.served + 2 <= self._most_messages:
             following = self._pool.next_message()

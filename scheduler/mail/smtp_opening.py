@@ -90,17 +90,13 @@ class Opener:
         except TimeoutError:
             raise self._unavailable(f"no answer within {server.timeout:g} s") from None
         except aiosmtplib.SMTPAuthenticationError as error:
-            raise self._unavailable(
-                f"it refused our user name or password: {error.message}", error.code
-            ) from error
+            raise self._unavailable(f"it refused our user name or password: {error.message}", error.code) from error
         except aiosmtplib.SMTPResponseException as error:
             raise self._unavailable(error.message, error.code) from error
         except aiosmtplib.SMTPException as error:
             raise self._unavailable(error.message) from error
         except ssl.SSLCertVerificationError as error:
-            raise self._unavailable(
-                f"its certificate is not to be trusted: {error.verify_message}"
-            ) from error
+            raise self._unavailable(f"its certificate is not to be trusted: {error.verify_message}") from error
         # Mostly OSError. But whatever it is: messages wait for this connection, and must hear of it.
         except Exception as error:
             raise self._unavailable(str(error) or type(error).__name__) from error

@@ -15,9 +15,7 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup, escape
 
-LONGEST_DESCRIPTION = (
-    1000  # characters of a task's description that an e-mail shows; the rest is behind "Open"
-)
+LONGEST_DESCRIPTION = 1000  # characters of a task's description that an e-mail shows; the rest is behind "Open"
 _LINE_BREAK = Markup("<br>\n")
 
 
@@ -99,9 +97,7 @@ def reminder(
     return Rendered(subject, text, _template("reminder.html").render(values))
 
 
-def missed_reminders(
-    *, person_name: str, items: Sequence[MissedItem], zone_name: str, unsubscribe: str
-) -> Rendered:
+def missed_reminders(*, person_name: str, items: Sequence[MissedItem], zone_name: str, unsubscribe: str) -> Rendered:
     """The one e-mail that stands for many late reminders; lists every one of them, in the order given."""
     count = len(items)
     values = {

@@ -85,9 +85,7 @@ def _smtp_server(parts: SplitResult) -> SmtpServer:
     options = _options(parts.query)
     starttls = _switch(options.pop("starttls", "0"), "starttls")
     if starttls and parts.scheme == "smtps":
-        raise ValueError(
-            "In the mail URL, smtps:// is TLS from the start: leave out starttls, or use smtp://."
-        )
+        raise ValueError("In the mail URL, smtps:// is TLS from the start: leave out starttls, or use smtp://.")
     connections = _number(options.pop("connections", "8"), "connections", _MOST_CONNECTIONS)
     if connections != int(connections):
         raise ValueError("In the mail URL, connections must be a whole number.")

@@ -173,9 +173,7 @@ class EmbeddedRedis:
         while not self.is_ready():
             if self.process.poll() is not None:
                 reason = self.last_words() or "no reason given"
-                raise RedisStartError(
-                    f"the embedded Redis ended at its start: {reason} (see {self.log_file})"
-                )
+                raise RedisStartError(f"the embedded Redis ended at its start: {reason} (see {self.log_file})")
             if time.monotonic() >= deadline:
                 raise RedisStartError(
                     f"the embedded Redis does not answer after {START_SECONDS:.0f} s (see {self.log_file})"
@@ -189,9 +187,7 @@ class EmbeddedRedis:
         # The folder of a temporary file may be too deep itself (macOS, CI runners).
         for parent in (tempfile.gettempdir(), "/tmp"):
             if len(os.fsencode(parent)) + len(_SOCKET_FOLDER_PREFIX) + 20 <= SOCKET_PATH_LIMIT:
-                self._own_socket_folder = Path(
-                    tempfile.mkdtemp(prefix=_SOCKET_FOLDER_PREFIX, dir=parent)
-                )  # mode 0700
+                self._own_socket_folder = Path(tempfile.mkdtemp(prefix=_SOCKET_FOLDER_PREFIX, dir=parent))  # mode 0700
                 return self._own_socket_folder / "redis.sock"
         raise RedisStartError(
             f"no folder has a path short enough for a socket; set PUNCTUAL_DATA_DIR shorter than {wanted}"

@@ -18,9 +18,7 @@ class FolderInUse(Exception):
     def __init__(self, folder: Path, pid: int | None) -> None:
         self.pid = pid
         who = f"process {pid}" if pid else "another process"
-        super().__init__(
-            f"punctual is already running on {folder} ({who}); stop it first or set PUNCTUAL_DATA_DIR"
-        )
+        super().__init__(f"punctual is already running on {folder} ({who}); stop it first or set PUNCTUAL_DATA_DIR")
 
 
 class FolderLock:

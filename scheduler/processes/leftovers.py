@@ -21,9 +21,7 @@ def process_birth(pid: int) -> str | None:
     try:
         # Field 22 of proc(5), counted after the name, which may hold spaces and brackets. A zombie is as good
         # as gone.
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         return None if fields[0] == "Z" else fields[19]
     except (OSError, IndexError):
         if Path("/proc/self/stat").exists():
@@ -57,10 +55,6 @@ def remove_private_folder(folder: Path, prefix: str) -> None:
     """
     with contextlib.suppress(OSError):
         state = folder.lstat()
-        ours = (
-            stat.S_ISDIR(state.st_mode)
-            and state.st_uid == os.getuid()
-            and stat.S_IMODE(state.st_mode) == 0o700
-        )
+        ours = stat.S_ISDIR(state.st_mode) and state.st_uid == os.getuid() and stat.S_IMODE(state.st_mode) == 0o700
         if ours and folder.name.startswith(prefix):
             shutil.rmtree(folder, ignore_errors=True)

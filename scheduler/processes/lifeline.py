@@ -69,9 +69,7 @@ def spawn(
     text).
     """
     if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError(
-            "Start child processes from the main thread: their end is bound to the thread that forks."
-        )
+        raise RuntimeError("Start child processes from the main thread: their end is bound to the thread that forks.")
     return subprocess.Popen(
         command,
         env=dict(environment) if environment is not None else None,

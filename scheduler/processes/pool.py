@@ -171,9 +171,7 @@ class Pool:
             stuck = member.ready_pipe >= 0 and now >= member.started_at + READY_SECONDS
             if late or stuck:
                 member.process.kill()
-        lacking = self._wanted - sum(
-            1 for member in self._members if member.kill_at is None and not member.replaces
-        )
+        lacking = self._wanted - sum(1 for member in self._members if member.kill_at is None and not member.replaces)
         if lacking <= 0:
             self._start_again_at = None
         elif self._start_again_at is None or now >= self._start_again_at:

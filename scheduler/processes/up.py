@@ -74,9 +74,7 @@ class Up:
         except FolderInUse as error:
             raise StartError(str(error)) from None
         except OSError as error:
-            raise StartError(
-                f"PUNCTUAL_DATA_DIR: can't write in {self._settings.data_dir}: {error.strerror}"
-            ) from None
+            raise StartError(f"PUNCTUAL_DATA_DIR: can't write in {self._settings.data_dir}: {error.strerror}") from None
         try:
             self._listeners = bind(self._settings.host, self._settings.port, share=False)
             self._lifeline = Lifeline()
@@ -109,9 +107,7 @@ class Up:
             self._children.append(redis)
         descriptors = [listener.fileno() for listener in self._listeners]
         listen = [f"--listen-fd={descriptor}" for descriptor in descriptors]
-        web = Supervised(
-            "web", self._starter("web", *listen, grace=WEB_GRACE_SECONDS, descriptors=descriptors)
-        )
+        web = Supervised("web", self._starter("web", *listen, grace=WEB_GRACE_SECONDS, descriptors=descriptors))
         migration = Supervised("migrate", self._starter("migrate"))
         worker = Supervised("worker", self._starter("worker", grace=WORKER_GRACE_SECONDS))
         # All load at the same time, and web and worker wait at the gate for the schema.

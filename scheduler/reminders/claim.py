@@ -39,9 +39,7 @@ class Due(NamedTuple):
     fire_at: datetime
 
 
-async def claim_due(
-    session: AsyncSession, *, claim: UUID, now: datetime, limit: int = BATCH
-) -> Sequence[Due]:
+async def claim_due(session: AsyncSession, *, claim: UUID, now: datetime, limit: int = BATCH) -> Sequence[Due]:
     """Take up to `limit` due reminders, longest due first, under the lease `claim`.
 
     1. Lock the due rows that nobody else is at (SKIP LOCKED; on SQLite the whole transaction is the lock).
@@ -56,9 +54,7 @@ async def claim_due(
     )
     due = [Due(*row) for row in await session.execute(query)]
     if due:
-        await session.execute(
-            _CLAIM, {"ids": [each.id for each in due], "claim": claim, "until": now + LEASE}
-        )
+        await session.execute(_CLAIM, {"ids": [each.id for each in due], "claim": claim, "until": now + LEASE})
     return due
 
 

@@ -70,10 +70,7 @@ class ReminderEmails:
     ) -> dict[str, Any]:
         """The one e-mail for many late reminders (reminder id, fire time, task) of one person."""
         act = f"{self._links.public_url}/act"
-        tokens = [
-            self._links.token(reminder_id=reminder_id, user_id=person.id, now=now)
-            for reminder_id, _, _ in items
-        ]
+        tokens = [self._links.token(reminder_id=reminder_id, user_id=person.id, now=now) for reminder_id, _, _ in items]
         unsubscribe = f"{act}/unsubscribe?token={tokens[0]}"
         rendered = templates.missed_reminders(
             person_name=person.name,

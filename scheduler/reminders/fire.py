@@ -3,29 +3,34 @@ transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, bindparam, insert, select, update
+from sqlalchemy import Row, and_, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Delivery, Email, NotificationPreference, Reminder, Task, TaskAssignee, User
+from models import Delivery, Email, Reminder
 from models.delivery import Channel, DeliveryState
-from models.reminder import Audience, ReminderState
+from models.reminder import ReminderState
 from scheduler.database import Database, affected
 from scheduler.identifiers import new_id
 from scheduler.logs import get_logger
+from scheduler.reminders.audience import Tasks, load_people, load_tasks
 from scheduler.reminders.claim import Due
 from scheduler.reminders.email import ReminderEmails
-from scheduler.reminders.recheck import NO_RECIPIENT, PersonNow, TaskNow, reason_to_skip
+from scheduler.reminders.recheck import NO_RECIPIENT
 from scheduler.reminders.times import is_late
 from scheduler.settings import Settings
+from scheduler.tasks.versions import raise_versions
 
 RENDER_ERROR = "render_error"
+_ON_ITS_WAY = frozenset({DeliveryState.GATHERING.value, DeliveryState.SENDING.value})
+Told = dict[tuple[UUID, datetime, UUID], tuple[str, str | None]]
+"""The deliveries there are already, by reminder, fire time and person: state and reason."""
 log = get_logger("reminders")
 
 
@@ -53,7 +58,7 @@ class _Plan:
 
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     emails: list[dict[str, Any]] = field(default_factory=list)
-    not_sending: dict[tuple[str, str | None], list[UUID]] = field(default_factory=dict)
+    ended: dict[tuple[str, str | None], list[UUID]] = field(default_factory=dict)
     """Reminders by the end (state, reason) that they come to at once, as nothing goes out for them."""
     touched_tasks: set[UUID] = field(default_factory=set)
     late: int = 0
@@ -75,15 +80,11 @@ async def fire(
     """
 
     async def work(session: AsyncSession) -> Fired:
-        return await _fire(
-            session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=None
-        )
+        return await _fire(session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=None)
 
     async def careful_work(session: AsyncSession) -> Fired:
         told = await _told_already(session, due)
-        return await _fire(
-            session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=told
-        )
+        return await _fire(session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=told)
 
     try:
         return await database.retry_write(work)
@@ -99,7 +100,7 @@ async def _fire(
     emails: ReminderEmails,
     settings: Settings,
     now: datetime,
-    told: set[tuple[UUID, datetime, UUID]] | None,
+    told: Told | None,
 ) -> Fired:
     # 1. The fence: what is still ours becomes `sending`. A task changed meanwhile has taken its reminders
     # from us.
@@ -118,30 +119,20 @@ async def _fire(
     fired = Fired(claimed=len(held), lost=len(due) - len(held))
     if not held:
         return fired
-    # 2. Look again, in three statements whatever the number.
-    tasks, assignees = await _tasks(session, {each.task_id for each in held})
-    recipients = {each.id: _recipients(each, tasks[each.task_id], assignees) for each in held}
+    # 2. Look again.
+    tasks = await load_tasks(session, {each.task_id for each in held})
+    recipients = {each.id: tasks.recipients(each.task_id, audience=each.audience, set_by=each.user_id) for each in held}
     people = await load_people(session, {person for persons in recipients.values() for person in persons})
     # 3. Decide and render; then write in bulk.
-    plan = _Plan()
+    planner = _Planner(tasks, people, told or {}, emails, settings, now)
     for each in held:
-        _plan_one(
-            plan,
-            each,
-            task=tasks[each.task_id],
-            assignee_ids=frozenset(assignees.get(each.task_id, ())),
-            recipients=recipients[each.id],
-            people=people,
-            told=told or set(),
-            emails=emails,
-            settings=settings,
-            now=now,
-        )
+        planner.plan(each, recipients[each.id])
+    plan = planner.rows
     if plan.deliveries:
         await session.execute(insert(Delivery.__table__), plan.deliveries)
     if plan.emails:
         await session.execute(insert(Email.__table__), plan.emails)
-    for (state, reason), reminder_ids in plan.not_sending.items():
+    for (state, reason), reminder_ids in plan.ended.items():
         await session.execute(
             update(Reminder.__table__).where(Reminder.id.in_(reminder_ids)).values(state=state, reason=reason)
         )
@@ -152,163 +143,86 @@ async def _fire(
     return fired
 
 
-def _plan_one(
-    plan: _Plan,
-    due: Due,
-    *,
-    task: Row[Any],
-    assignee_ids: frozenset[UUID],
-    recipients: Sequence[UUID],
-    people: dict[UUID, Row[Any]],
-    told: set[tuple[UUID, datetime, UUID]],
-    emails: ReminderEmails,
-    settings: Settings,
-    now: datetime,
-) -> None:
-    task_now = TaskNow(task.status, task.deleted_at is not None, task.creator_id, assignee_ids)
-    late = is_late(due.fire_at, now)
-    sending, reason = False, None
-    for person_id in recipients:
-        if (due.id, due.fire_at, person_id) in told:
-            continue
-        person = people.get(person_id)
-        why = reason_to_skip(
-            task_now, person_now(person), require_verified_email=settings.require_verified_email
+@dataclass(slots=True)
+class _Planner:
+    """Decides for each reminder and person, and collects the rows."""
+
+    tasks: Tasks
+    people: dict[UUID, Row[Any]]
+    told: Told
+    emails: ReminderEmails
+    settings: Settings
+    now: datetime
+    rows: _Plan = field(default_factory=_Plan)
+
+    def plan(self, due: Due, recipients: Sequence[UUID]) -> None:
+        """Plan the deliveries of one reminder, or its end when there is none to make."""
+        late = is_late(due.fire_at, self.now)
+        outcomes = [self._plan_for(due, person_id, late=late) for person_id in recipients]
+        if any(state in _ON_ITS_WAY for state, _ in outcomes):
+            self.rows.late += late
+            return
+        reason = next((reason for _, reason in outcomes if reason), NO_RECIPIENT)
+        if any(state == DeliveryState.SENT for state, _ in outcomes):
+            end: tuple[str, str | None] = (ReminderState.SENT.value, None)
+        elif any(state == DeliveryState.FAILED for state, _ in outcomes):
+            end = (ReminderState.FAILED.value, reason)
+        else:
+            end = (ReminderState.SKIPPED.value, reason)
+        self.rows.ended.setdefault(end, []).append(due.id)
+        self.rows.touched_tasks.add(due.task_id)
+
+    def _plan_for(self, due: Due, person_id: UUID, *, late: bool) -> tuple[str, str | None]:
+        """One person's delivery. Returns its state and reason."""
+        if (due.id, due.fire_at, person_id) in self.told:
+            return self.told[due.id, due.fire_at, person_id]
+        person = self.people.get(person_id)
+        state, email_id = DeliveryState.SKIPPED, None
+        reason = self.tasks.reason_to_skip(
+            due.task_id, person, require_verified_email=self.settings.require_verified_email
         )
-        delivery = {
-            "id": new_id(),
-            "reminder_id": due.id,
-            "task_id": due.task_id,
-            "user_id": person_id,
-            "channel": Channel.EMAIL.value,
-            "state": DeliveryState.SKIPPED.value,
-            "reason": why,
-            "fire_at": due.fire_at,
-            "email_id": None,
-            "created_at": now,
-        }
-        if why is None and person is not None:
-            delivery["email_id"] = email_id = new_id()
-            delivery["state"] = DeliveryState.GATHERING.value if late else DeliveryState.SENDING.value
+        if reason is None and person is not None:
+            email_id = new_id()
+            state = DeliveryState.GATHERING
             if not late:
+                state = DeliveryState.SENDING
                 try:
-                    plan.emails.append(
-                        emails.reminder(
-                            email_id=email_id,
-                            reminder_id=due.id,
-                            fire_at=due.fire_at,
-                            task=task,
-                            person=person,
-                            now=now,
-                        )
-                    )
+                    self._render(due, person, email_id)
                 except Exception:  # one that can't be rendered must not hold up the rest of its claim
                     log.exception("reminder.render_failed", reminder_id=str(due.id))
-                    delivery |= {
-                        "state": DeliveryState.FAILED.value,
-                        "reason": RENDER_ERROR,
-                        "email_id": None,
-                    }
-                    reason = RENDER_ERROR
-        plan.deliveries.append(delivery)
-        sending = sending or delivery["email_id"] is not None
-        reason = reason or why
-    if sending:
-        plan.late += late
-        return
-    state = ReminderState.FAILED if reason == RENDER_ERROR else ReminderState.SKIPPED
-    plan.not_sending.setdefault((state.value, reason or NO_RECIPIENT), []).append(due.id)
-    plan.touched_tasks.add(due.task_id)
+                    state, reason, email_id = DeliveryState.FAILED, RENDER_ERROR, None
+        self.rows.deliveries.append(
+            {
+                "id": new_id(),
+                "reminder_id": due.id,
+                "task_id": due.task_id,
+                "user_id": person_id,
+                "audience": due.audience,
+                "channel": Channel.EMAIL.value,
+                "state": state.value,
+                "reason": reason,
+                "fire_at": due.fire_at,
+                "email_id": email_id,
+                "created_at": self.now,
+            }
+        )
+        return state.value, reason
+
+    def _render(self, due: Due, person: Row[Any], email_id: UUID) -> None:
+        self.rows.emails.append(
+            self.emails.reminder(
+                email_id=email_id,
+                reminder_id=due.id,
+                fire_at=due.fire_at,
+                task=self.tasks.rows[due.task_id],
+                person=person,
+                now=self.now,
+            )
+        )
 
 
-def person_now(person: Row[Any] | None) -> PersonNow | None:
-    """What the check needs of a row of `load_people`."""
-    if person is None:
-        return None
-    return PersonNow(
-        id=person.id,
-        role=person.role,
-        is_active=person.status == "active",
-        email_verified=person.email_verified_at is not None,
-        wants_email=person.wants_email is not False,
-    )
-
-
-async def load_people(session: AsyncSession, ids: Iterable[UUID]) -> dict[UUID, Row[Any]]:
-    """The people, with `wants_email`: their choice for reminder e-mails, None where they made none."""
-    found = await session.execute(_PEOPLE, {"ids": list(ids)})
-    return {person.id: person for person in found}
-
-
-async def raise_versions(session: AsyncSession, task_ids: Iterable[UUID]) -> None:
-    """Raise the version of tasks whose reminders show a new state; in one order, so that two workers can't
-    deadlock."""
-    await session.execute(_RAISE_VERSIONS, {"ids": sorted(task_ids)})
-
-
-async def _tasks(
-    session: AsyncSession, ids: set[UUID]
-) -> tuple[dict[UUID, Row[Any]], dict[UUID, list[UUID]]]:
-    tasks = {task.id: task for task in await session.execute(_TASKS, {"ids": list(ids)})}
-    assignees: dict[UUID, list[UUID]] = {}
-    for row in await session.execute(_ASSIGNEES, {"ids": list(ids)}):
-        assignees.setdefault(row.task_id, []).append(row.user_id)
-    return tasks, assignees
-
-
-def _recipients(due: Due, task: Row[Any], assignees: dict[UUID, list[UUID]]) -> Sequence[UUID]:
-    """Whom a reminder is for when it fires (semantics, 3.1)."""
-    if due.audience == Audience.ME:
-        return [due.user_id]
-    return assignees.get(due.task_id) or [task.creator_id]
-
-
-async def _told_already(session: AsyncSession, due: Sequence[Due]) -> set[tuple[UUID, datetime, UUID]]:
-    query = select(Delivery.reminder_id, Delivery.fire_at, Delivery.user_id).where(
+async def _told_already(session: AsyncSession, due: Sequence[Due]) -> Told:
+    query = select(Delivery.reminder_id, Delivery.fire_at, Delivery.user_id, Delivery.state, Delivery.reason).where(
         Delivery.reminder_id.in_([each.id for each in due])
     )
-    return {(row.reminder_id, row.fire_at, row.user_id) for row in await session.execute(query)}
-
-
-_TASKS = select(
-    Task.id,
-    Task.creator_id,
-    Task.title,
-    Task.description,
-    Task.status,
-    Task.priority,
-    Task.category,
-    Task.due_at,
-    Task.all_day,
-    Task.timezone,
-    Task.deleted_at,
-).where(Task.id.in_(bindparam("ids", expanding=True)))
-_ASSIGNEES = select(TaskAssignee.task_id, TaskAssignee.user_id).where(
-    TaskAssignee.task_id.in_(bindparam("ids", expanding=True))
-)
-_PEOPLE = (
-    select(
-        User.id,
-        User.email,
-        User.name,
-        User.role,
-        User.status,
-        User.timezone,
-        User.email_verified_at,
-        NotificationPreference.enabled.label("wants_email"),
-    )
-    .outerjoin(
-        NotificationPreference,
-        and_(
-            NotificationPreference.user_id == User.id,
-            NotificationPreference.type == "reminder",
-            NotificationPreference.channel == Channel.EMAIL.value,
-        ),
-    )
-    .where(User.id.in_(bindparam("ids", expanding=True)))
-)
-_RAISE_VERSIONS = (
-    update(Task.__table__)
-    .where(Task.id.in_(bindparam("ids", expanding=True)))
-    .values(version=Task.version + 1)
-)
+    return {(row[0], row[1], row[2]): (row[3], row[4]) for row in await session.execute(query)}

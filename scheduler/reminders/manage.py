@@ -18,7 +18,8 @@ from scheduler.errors import Conflict, FieldError, Invalid, NotFound
 from scheduler.identifiers import new_id
 from scheduler.paging import Page, after, decode_cursor, encode_cursor
 from scheduler.reminders import rows as reminder_rows
-from scheduler.reminders.rows import MOST_OF_A_TASK, ReminderSpec
+from scheduler.reminders.rows import MOST_OF_A_TASK, ReminderSpec, stand_values
+from scheduler.reminders.rules import Stand
 from scheduler.tasks.create import task_times
 from scheduler.tasks.read import get_for_change, get_task
 
@@ -52,9 +53,7 @@ async def add_reminder(
     task, _ = await get_for_change(session, actor=actor, task_id=task_id, actions=[action])
     if task.deleted_at is not None:
         raise Conflict("This task is in the bin; restore it first.", code="already_deleted")
-    present = (
-        await session.execute(select(Reminder.id).where(Reminder.task_id == task_id, _visible_to(actor)))
-    ).all()
+    present = (await session.execute(select(Reminder.id).where(Reminder.task_id == task_id, _visible_to(actor)))).all()
     reminder_rows.check([spec], times=task_times(task._asdict()), now=now, field="")
     if len(present) >= MOST_OF_A_TASK:
         raise Invalid(FieldError("", f"a task has at most {MOST_OF_A_TASK} reminders", "too_long"))
@@ -82,9 +81,7 @@ async def delete_reminder(session: AsyncSession, *, actor: Actor, reminder_id: U
         await _raise_version(session, reminder.task_id, now)
 
 
-async def snooze(
-    session: AsyncSession, *, actor: Actor, reminder_id: UUID, until: datetime, now: datetime
-) -> Row[Any]:
+async def snooze(session: AsyncSession, *, actor: Actor, reminder_id: UUID, until: datetime, now: datetime) -> Row[Any]:
     """Remind this person (and nobody else) of the task again at `until`; also after the reminder was sent.
 
     Somebody's private reminder moves. Of one for the assignees, the person gets a private copy, and is left
@@ -100,32 +97,45 @@ async def snooze(
         raise Conflict("This task is in the bin; restore it first.", code="already_deleted")
     if task.status == "completed":
         raise Conflict("This task is completed, so there is nothing to remind of.", code="already_completed")
-    if reminder.audience == Audience.ME:
-        await session.execute(
-            update(Reminder)
-            .where(Reminder.id == reminder_id)
-            .values(
-                state=ReminderState.PENDING.value,
-                reason=None,
-                fire_at=until,
-                offset_minutes=None,
-                owner=None,
-                lease_until=None,
-                sent_at=None,
-            )
-        )
-        return await _row(session, reminder_id)
-    if reminder.state in (ReminderState.PENDING, ReminderState.CLAIMED):
-        await _leave_out(session, reminder=reminder, user_id=actor.user_id, now=now)
+    own_id = reminder_id
+    if reminder.audience != Audience.ME:
+        if reminder.state in (ReminderState.PENDING, ReminderState.CLAIMED):
+            await _leave_out(session, reminder=reminder, user_id=actor.user_id, now=now)
+        own_id = await _own_copy(session, reminder=reminder, task=task, user_id=actor.user_id, until=until, now=now)
+    await session.execute(
+        update(Reminder)
+        .where(Reminder.id == own_id)
+        .values(**stand_values(Stand(ReminderState.PENDING.value, None, until)), offset_minutes=None)
+    )
+    return await _row(session, own_id)
+
+
+async def _own_copy(
+    session: AsyncSession,
+    *,
+    reminder: Row[Any],
+    task: Row[Any],
+    user_id: UUID,
+    until: datetime,
+    now: datetime,
+) -> UUID:
+    """The person's private copy of a common reminder; they have one, so that snoozing again moves it."""
+    query = select(Reminder.id).where(
+        Reminder.task_id == task.id, Reminder.snoozed_from == reminder.id, Reminder.user_id == user_id
+    )
+    found = (await session.execute(query)).scalars().first()
+    if found is not None:
+        return found
     [copy_id] = await reminder_rows.add(
         session,
         task_id=task.id,
         times=task_times(task._asdict()),
-        user_id=actor.user_id,
+        user_id=user_id,
         specs=[ReminderSpec(None, until, Audience.ME.value)],
         now=now,
     )
-    return await _row(session, copy_id)
+    await session.execute(update(Reminder).where(Reminder.id == copy_id).values(snoozed_from=reminder.id))
+    return copy_id
 
 
 async def _leave_out(session: AsyncSession, *, reminder: Row[Any], user_id: UUID, now: datetime) -> None:
@@ -134,6 +144,7 @@ async def _leave_out(session: AsyncSession, *, reminder: Row[Any], user_id: UUID
         "reminder_id": reminder.id,
         "task_id": reminder.task_id,
         "user_id": user_id,
+        "audience": reminder.audience,
         "channel": Channel.EMAIL.value,
         "state": DeliveryState.SKIPPED.value,
         "reason": SNOOZED,
@@ -167,6 +178,4 @@ async def _row(session: AsyncSession, reminder_id: UUID) -> Row[Any]:
 
 
 async def _raise_version(session: AsyncSession, task_id: UUID, now: datetime) -> None:
-    await session.execute(
-        update(Task).where(Task.id == task_id).values(version=Task.version + 1, updated_at=now)
-    )
+    await session.execute(update(Task).where(Task.id == task_id).values(version=Task.version + 1, updated_at=now))

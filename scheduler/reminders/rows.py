@@ -110,9 +110,7 @@ async def follow_task(session: AsyncSession, *, task_id: UUID, times: TaskTimes,
         present = Stand(row.state, row.reason, row.fire_at)
         stand = stand_after_change(present, offset_minutes=row.offset_minutes, task=times, now=now)
         if stand != present:
-            await session.execute(
-                update(Reminder.__table__).where(Reminder.id == row.id).values(**stand_values(stand))
-            )
+            await session.execute(update(Reminder.__table__).where(Reminder.id == row.id).values(**stand_values(stand)))
 
 
 def stand_values(stand: Stand) -> dict[str, Any]:
@@ -142,9 +140,7 @@ def check(
         raise Invalid(*errors)
 
 
-def _row(
-    spec: ReminderSpec, *, task_id: UUID, times: TaskTimes, user_id: UUID, now: datetime
-) -> dict[str, Any]:
+def _row(spec: ReminderSpec, *, task_id: UUID, times: TaskTimes, user_id: UUID, now: datetime) -> dict[str, Any]:
     stand = first_stand(offset_minutes=spec.offset_minutes, remind_at=spec.remind_at, task=times, now=now)
     return {
         "id": new_id(),

@@ -40,9 +40,7 @@ class Stand(NamedTuple):
     fire_at: datetime
 
 
-def first_stand(
-    *, offset_minutes: int | None, remind_at: datetime | None, task: TaskTimes, now: datetime
-) -> Stand:
+def first_stand(*, offset_minutes: int | None, remind_at: datetime | None, task: TaskTimes, now: datetime) -> Stand:
     """Where a new reminder begins; exactly one of `offset_minutes` and `remind_at` is given, the former with
     a due time."""
     if offset_minutes is None:
@@ -58,9 +56,7 @@ def first_stand(
     return Stand("pending", None, fire_at)
 
 
-def stand_after_change(
-    present: Stand, *, offset_minutes: int | None, task: TaskTimes, now: datetime
-) -> Stand:
+def stand_after_change(present: Stand, *, offset_minutes: int | None, task: TaskTimes, now: datetime) -> Stand:
     """Where a reminder stands once its task is as `task` says; equal to `present` when nothing changes for
     it."""
     fire_at = present.fire_at

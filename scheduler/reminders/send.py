@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -48,18 +47,14 @@ async def send_reminders(
                 due = await claim_due(session, claim=claim, now=now)
                 if due:
                     if run is None:
-                        run = await ledger.begin(
-                            session, job=ledger.JobName.SEND_REMINDERS, worker=worker, now=now
-                        )
+                        run = await ledger.begin(session, job=ledger.JobName.SEND_REMINDERS, worker=worker, now=now)
                     else:
                         await ledger.keep(session, run=run, now=now)
             if not due:
                 break
             assert run is not None
             with bound_contextvars(**run.log_context()):
-                fired = await fire(
-                    database, claim=claim, due=due, emails=emails, settings=settings, now=clock()
-                )
+                fired = await fire(database, claim=claim, due=due, emails=emails, settings=settings, now=clock())
                 log.info(
                     "reminders.fired",
                     claimed=fired.claimed,
@@ -71,45 +66,41 @@ async def send_reminders(
             total.add(fired)
             if fired.emails and wake_sender:
                 await wake_sender()
-        late = await _gather(database, emails=emails, clock=clock, wake_sender=wake_sender, run=run)
+        while not (stopping and stopping.is_set()):
+            async with database.write() as session:
+                gathered = await gather_late(
+                    session,
+                    emails=emails,
+                    require_verified_email=settings.require_verified_email,
+                    now=clock(),
+                )
+                if gathered.deliveries and run is None:
+                    run = await ledger.begin(session, job=ledger.JobName.SEND_REMINDERS, worker=worker, now=clock())
+            if not gathered.deliveries:
+                break
+            assert run is not None
+            log.info(
+                "reminders.gathered",
+                deliveries=gathered.deliveries,
+                emails=gathered.emails,
+                **run.log_context(),
+            )
+            total.emails += gathered.emails
+            if wake_sender:
+                await wake_sender()
     except Exception as error:
         if run is not None:
             await _record_failure(database, run=run, error=error, now=clock())
         raise
     if run is None:
         return None
-    total.emails += late
-    async with database.write() as session:
-        await ledger.succeed(session, run=run, result=_result(total), now=clock())
+    await ledger.succeed(database, run=run, result=_result(total), now=clock())
     return total
 
 
-async def _gather(
-    database: Database,
-    *,
-    emails: ReminderEmails,
-    clock: Callable[[], datetime],
-    wake_sender: Callable[[], Awaitable[None]] | None,
-    run: ledger.RunningJob | None,
-) -> int:
-    written = 0
-    while count := await database.retry_write(
-        lambda session: gather_late(session, emails=emails, now=clock())
-    ):
-        written += count
-        log.info("reminders.gathered", emails=count, **(run.log_context() if run else {}))
-        if wake_sender:
-            await wake_sender()
-    return written
-
-
-async def _record_failure(
-    database: Database, *, run: ledger.RunningJob, error: Exception, now: datetime
-) -> None:
-    text = "".join(traceback.format_exception(error))
+async def _record_failure(database: Database, *, run: ledger.RunningJob, error: Exception, now: datetime) -> None:
     try:
-        async with database.write() as session:
-            await ledger.fail(session, run=run, error=error, traceback=text, now=now)
+        await ledger.fail(database, run=run, error=error, now=now)
     except Exception:  # the database is away: the run's lease runs out, and it is reaped as lost
         log.warning("run.end_not_recorded", **run.log_context())
 

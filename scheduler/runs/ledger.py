@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -14,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Run
 from models.run import RunState, RunTrigger
-from scheduler.database import affected
+from scheduler.database import Database, affected
 from scheduler.identifiers import new_id
 from scheduler.logs import get_logger
 
@@ -86,41 +87,31 @@ async def begin(
 async def keep(session: AsyncSession, *, run: RunningJob, now: datetime) -> None:
     """Keep the run's lease ahead."""
     await session.execute(
-        update(Run)
-        .where(Run.id == run.id, Run.state == RunState.RUNNING.value)
-        .values(lease_until=now + LEASE)
+        update(Run).where(Run.id == run.id, Run.state == RunState.RUNNING.value).values(lease_until=now + LEASE)
     )
 
 
-async def succeed(
-    session: AsyncSession, *, run: RunningJob, result: Mapping[str, Any], now: datetime
-) -> None:
-    """End the run well; `result` is kept as JSON."""
-    if await _end(session, run=run, state=RunState.SUCCEEDED, now=now, result=dict(result)):
+async def succeed(database: Database, *, run: RunningJob, result: Mapping[str, Any], now: datetime) -> None:
+    """End the run well; `result` is kept as JSON. The record of its end is written once it is committed."""
+    async with database.write() as session:
+        ended = await _end(session, run=run, state=RunState.SUCCEEDED, now=now, result=dict(result))
+    if ended:
         log.info(
-            "run.succeeded",
-            **run.log_context(),
-            duration_ms=_milliseconds(run.started_at, now),
-            result=dict(result),
+            "run.succeeded", **run.log_context(), duration_ms=_milliseconds(run.started_at, now), result=dict(result)
         )
 
 
-async def fail(
-    session: AsyncSession, *, run: RunningJob, error: BaseException, traceback: str, now: datetime
-) -> None:
+async def fail(database: Database, *, run: RunningJob, error: BaseException, now: datetime) -> None:
     """End the run badly, with what went wrong."""
-    kept = {
-        "type": type(error).__name__,
-        "message": str(error)[:2000],
-        "traceback": traceback[-LONGEST_TRACEBACK:],
-    }
-    if await _end(session, run=run, state=RunState.FAILED, now=now, error=kept):
-        log.error(
-            "run.failed", **run.log_context(), duration_ms=_milliseconds(run.started_at, now), error=kept
-        )
+    text = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
+    kept = {"type": type(error).__name__, "message": str(error)[:2000], "traceback": text}
+    async with database.write() as session:
+        ended = await _end(session, run=run, state=RunState.FAILED, now=now, error=kept)
+    if ended:
+        log.error("run.failed", **run.log_context(), duration_ms=_milliseconds(run.started_at, now), error=kept)
 
 
-async def reap_lost(session: AsyncSession, *, now: datetime, limit: int = 100) -> int:
+async def reap_lost(database: Database, *, now: datetime, limit: int = 100) -> int:
     """End runs whose worker has let the lease run out, as `lost`. Returns how many."""
     query = (
         select(Run.id, Run.job, Run.trigger, Run.attempt, Run.started_at)
@@ -128,17 +119,19 @@ async def reap_lost(session: AsyncSession, *, now: datetime, limit: int = 100) -
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    lost = (await session.execute(query)).all()
-    for row in lost:
-        run = RunningJob(row.id, JobName(row.job), RunTrigger(row.trigger), row.attempt, row.started_at)
-        await _end(session, run=run, state=RunState.LOST, now=now)
+    async with database.write() as session:
+        lost = [
+            RunningJob(row.id, JobName(row.job), RunTrigger(row.trigger), row.attempt, row.started_at or now)
+            for row in await session.execute(query)
+        ]
+        for run in lost:
+            await _end(session, run=run, state=RunState.LOST, now=now)
+    for run in lost:
         log.warning("run.lost", **run.log_context(), duration_ms=_milliseconds(run.started_at, now))
     return len(lost)
 
 
-async def _end(
-    session: AsyncSession, *, run: RunningJob, state: RunState, now: datetime, **columns: Any
-) -> bool:
+async def _end(session: AsyncSession, *, run: RunningJob, state: RunState, now: datetime, **columns: Any) -> bool:
     ended = await session.execute(
         update(Run)
         .where(Run.id == run.id, Run.state == RunState.RUNNING.value)

@@ -22,10 +22,11 @@ async def reap(database: Database, *, worker: str, now: datetime) -> dict[str, i
         counts = {
             "reminders": await reminder_claims.release_expired(session, now=now),
             "emails": await email_claims.release_expired(session, now=now),
-            "runs": await ledger.reap_lost(session, now=now),
         }
-        if not any(counts.values()):
-            return None
+    counts["runs"] = await ledger.reap_lost(database, now=now)
+    if not any(counts.values()):
+        return None
+    async with database.write() as session:
         run = await ledger.begin(session, job=ledger.JobName.REAP, worker=worker, now=now)
-        await ledger.succeed(session, run=run, result=counts, now=now)
+    await ledger.succeed(database, run=run, result=counts, now=now)
     return counts

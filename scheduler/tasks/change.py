@@ -33,9 +33,7 @@ async def change_task(
     Raises `NotFound`, `Forbidden`, `Invalid`, `PreconditionFailed` when `if_version` is not the present one,
     or `Conflict` (`already_deleted`) for a task in the bin.
     """
-    task, assignee_ids = await get_for_change(
-        session, actor=actor, task_id=task_id, actions=_actions(changes)
-    )
+    task, assignee_ids = await get_for_change(session, actor=actor, task_id=task_id, actions=_actions(changes))
     _check_version(task.version, if_version)
     if task.deleted_at is not None:
         raise Conflict("This task is in the bin; restore it first.", code="already_deleted")
@@ -43,7 +41,7 @@ async def change_task(
     after = before | _columns(changes, before, now)
     if "assignee_ids" in changes and set(changes["assignee_ids"]) != assignee_ids:
         await session.execute(delete(TaskAssignee).where(TaskAssignee.task_id == task_id))
-        await assign(session, task_id=task_id, user_ids=changes["assignee_ids"], now=now)
+        await assign(session, task_id=task_id, user_ids=changes["assignee_ids"], now=now, already=assignee_ids)
     times = task_times(after)
     if times != task_times(before):
         await reminder_rows.follow_task(session, task_id=task_id, times=times, now=now)
@@ -110,11 +108,7 @@ def _columns(changes: Mapping[str, Any], before: Mapping[str, Any], now: datetim
     if columns.get("status", before["status"]) != before["status"]:
         columns["completed_at"] = now if columns["status"] == "completed" else None
     merged = {**before, **columns}
-    if (
-        merged["all_day"]
-        and merged["due_at"] is not None
-        and {"due_at", "all_day", "timezone"} & columns.keys()
-    ):
+    if merged["all_day"] and merged["due_at"] is not None and {"due_at", "all_day", "timezone"} & columns.keys():
         due_at = merged["due_at"]
         if "due_at" not in columns and before["all_day"]:
             # Another zone, the same date on the calendar.

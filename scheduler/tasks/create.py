@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Task, TaskAssignee, User
@@ -22,9 +22,7 @@ from scheduler.tasks.read import PRIORITIES
 MOST_ASSIGNEES = 50
 
 
-async def create_task(
-    session: AsyncSession, *, actor: Actor, values: Mapping[str, Any], now: datetime
-) -> UUID:
+async def create_task(session: AsyncSession, *, actor: Actor, values: Mapping[str, Any], now: datetime) -> UUID:
     """Create a task and its reminders; returns its id.
 
     `values` may hold `title` (required), `description`, `status`, `priority` (its name), `category`,
@@ -64,17 +62,22 @@ async def create_task(
     return UUID(str(task["id"]))
 
 
-async def assign(session: AsyncSession, *, task_id: UUID, user_ids: Sequence[UUID], now: datetime) -> None:
-    """Insert assignees. Raises `Invalid` that points at one who is not there or not active, or at too
-    many."""
+async def assign(
+    session: AsyncSession,
+    *,
+    task_id: UUID,
+    user_ids: Sequence[UUID],
+    now: datetime,
+    already: Set[UUID] = frozenset(),
+) -> None:
+    """Insert assignees. Raises `Invalid` that points at one who is not there or not active (unless `already`
+    assigned), or at too many."""
     wanted = list(dict.fromkeys(user_ids))
     if not wanted:
         return
     if len(wanted) > MOST_ASSIGNEES:
-        raise Invalid(
-            FieldError("/assignee_ids", f"a task has at most {MOST_ASSIGNEES} assignees", "too_long")
-        )
-    query = select(User.id).where(User.id.in_(wanted), User.status == "active")
+        raise Invalid(FieldError("/assignee_ids", f"a task has at most {MOST_ASSIGNEES} assignees", "too_long"))
+    query = select(User.id).where(User.id.in_(wanted), or_(User.status == "active", User.id.in_(already)))
     known = set((await session.execute(query)).scalars())
     unknown = [
         FieldError(f"/assignee_ids/{index}", "is nobody that you could assign", "not_found")

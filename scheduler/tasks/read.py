@@ -52,9 +52,7 @@ async def get_for_change(
 
     Raises `NotFound` when the actor can't see it, `Forbidden` when they may not do all of `actions`.
     """
-    task = (
-        await session.execute(select(Task.__table__).where(Task.id == task_id).with_for_update())
-    ).one_or_none()
+    task = (await session.execute(select(Task.__table__).where(Task.id == task_id).with_for_update())).one_or_none()
     if task is None:
         raise NotFound()
     query = select(TaskAssignee.user_id).where(TaskAssignee.task_id == task_id)
@@ -91,9 +89,7 @@ async def list_tasks(
         conditions.append(Task.status.in_(statuses))
     total = None
     if count:
-        total = (
-            await session.execute(select(func.count()).select_from(Task).where(*conditions))
-        ).scalar_one()
+        total = (await session.execute(select(func.count()).select_from(Task).where(*conditions))).scalar_one()
     if cursor:
         conditions.append(_behind(cursor))
     query = _tasks().where(*conditions).order_by(Task.due_at.is_(None), Task.due_at, Task.id).limit(limit + 1)
@@ -104,7 +100,7 @@ async def list_tasks(
 
 
 def _behind(cursor: str) -> ColumnElement[bool]:
-    due_at, task_id = decode_cursor(cursor, datetime, UUID)
+    due_at, task_id = decode_cursor(cursor, datetime | None, UUID)
     if due_at is None:
         return and_(Task.due_at.is_(None), Task.id > task_id)
     return or_(

@@ -28,9 +28,7 @@ def test_kill_9_of_the_whole_tree(scene: Scene) -> None:
 
     def start() -> subprocess.Popen[bytes]:
         with log_path.open("ab") as log:
-            tree = spawn(
-                [sys.executable, "-m", "punctual", "up"], cwd=ROOT, env=environment, stdout=log, stderr=log
-            )
+            tree = spawn([sys.executable, "-m", "punctual", "up"], cwd=ROOT, env=environment, stdout=log, stderr=log)
         scene.workers.append(tree)
         return tree
 

@@ -112,7 +112,5 @@ def test_one_refused_address_does_not_hold_up_the_others(scene: Scene) -> None:
     [(address,)] = scene.rows("SELECT email FROM user ORDER BY email LIMIT 1")
     scene.sink.refuse({address: 550})
     scene.start_worker()
-    wait_until(
-        lambda: scene.states("reminder") == {"sent": 90, "failed": 10}, seconds=30, what="90 sent, 10 failed"
-    )
+    wait_until(lambda: scene.states("reminder") == {"sent": 90, "failed": 10}, seconds=30, what="90 sent, 10 failed")
     assert scene.states("email") == {"sent": 90, "dead": 10}

@@ -54,9 +54,7 @@ class Sink(asyncio.Protocol):
                 self._in_content = True
                 replies.append(b"354 go on\r\n")
             elif verb == b"EHLO":
-                replies.append(
-                    b"250-sink\r\n250-PIPELINING\r\n250 SIZE\r\n" if self.pipelining else b"250 sink\r\n"
-                )
+                replies.append(b"250-sink\r\n250-PIPELINING\r\n250 SIZE\r\n" if self.pipelining else b"250 sink\r\n")
             elif verb == b"QUIT":
                 self._transport.write(b"".join(replies) + b"221 bye\r\n")
                 self._transport.close()

@@ -39,9 +39,7 @@ def test_smtp(url: str, expected: SmtpServer) -> None:
         assert expected.password not in transport.description + repr(transport._server)
 
 
-@pytest.mark.parametrize(
-    ("url", "folder"), [("maildir:", DATA_DIR / "mail"), ("maildir:/srv/m%20ail", "/srv/m ail")]
-)
+@pytest.mark.parametrize(("url", "folder"), [("maildir:", DATA_DIR / "mail"), ("maildir:/srv/m%20ail", "/srv/m ail")])
 def test_maildir(url: str, folder: object) -> None:
     assert open_transport(url, data_dir=DATA_DIR).description == f"maildir:{folder}"
 

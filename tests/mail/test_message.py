@@ -151,7 +151,7 @@ def test_no_text_begins_a_header(injection: str) -> None:
         {"headers": {"X-A": "x" * 1000}},
         {"headers": {"subject": "another"}},
         {"headers": {"": "b"}},
-        {"date": datetime(2026, 11, 20, 9)},  # noqa: DTZ001
+        {"date": datetime(2026, 11, 20, 9)},
     ],
 )
 def test_refused(field: dict[str, Any]) -> None:

@@ -26,9 +26,7 @@ class Handler:
         self.secure: list[bool] = []
         self.signed_in: list[bool] = []
 
-    async def handle_RCPT(
-        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any
-    ) -> str:
+    async def handle_RCPT(self, server: SMTP, session: Session, envelope: Envelope, address: str, options: Any) -> str:
         if address.startswith("nobody"):
             return "550 5.1.1 nobody here"
         if address.startswith("later"):
@@ -46,9 +44,7 @@ class Handler:
         return "250 ok"
 
 
-def _authenticate(
-    server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any
-) -> AuthResult:
+def _authenticate(server: SMTP, session: Session, envelope: Envelope, mechanism: str, data: Any) -> AuthResult:
     right = (data.login, data.password) == (b"us@er", "pä/ss".encode())
     return AuthResult(success=right, handled=right)
 
@@ -156,9 +152,7 @@ async def test_wrong_password(url: str, reason: str, authority: trustme.CA) -> N
 @pytest.mark.parametrize("tls", [False, True])
 @pytest.mark.parametrize("fault", ["unknown issuer", "another name"])
 async def test_wrong_certificate(fault: str, tls: bool, authority: trustme.CA) -> None:
-    issuer, name = (
-        (trustme.CA(), "127.0.0.1") if fault == "unknown issuer" else (authority, "mail.example.org")
-    )
+    issuer, name = (trustme.CA(), "127.0.0.1") if fault == "unknown issuer" else (authority, "mail.example.org")
     handler = Handler()
     async with server(handler, issuer=issuer, name=name, tls=tls) as port:
         transport = opened(f"smtps://127.0.0.1:{port}" if tls else f"smtp://127.0.0.1:{port}?starttls=1")

@@ -122,9 +122,7 @@ async def test_mail_refused_for_want_of_a_sign_in(code: int, pipelining: bool) -
     assert outcome.code == code
 
 
-@pytest.mark.parametrize(
-    "answer", [CUT, "421 4.3.2 shutting down", SILENT, "what?", "999999", "250-" + "x" * 9000]
-)
+@pytest.mark.parametrize("answer", [CUT, "421 4.3.2 shutting down", SILENT, "what?", "999999", "250-" + "x" * 9000])
 @pytest.mark.parametrize("point", ["banner", "EHLO", "MAIL", "RCPT", "DATA", "."])
 async def test_connection_lost_at_every_stage(point: str, answer: object, pipelining: bool) -> None:
     """On a new connection the caller is told; only after our final "." may the message have arrived."""
@@ -304,9 +302,7 @@ async def test_cancelling_the_next_one_leaves_the_present_one_alone() -> None:
         await transport.close()
 
 
-async def test_closing_gives_up_on_a_silent_server(
-    slow: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_closing_gives_up_on_a_silent_server(slow: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smtp, "_GRACE", 0.2)
     transport = opened(slow, timeout=30)
     sending = asyncio.create_task(transport.send(envelope(1)))
@@ -324,9 +320,7 @@ async def test_server_restarts_while_connections_are_kept() -> None:
         await server.stop()
         with pytest.raises(ServerUnavailable):
             await transport.send(envelope(1))
-        outcomes = await asyncio.gather(
-            *(transport.send(envelope(n)) for n in range(40)), return_exceptions=True
-        )
+        outcomes = await asyncio.gather(*(transport.send(envelope(n)) for n in range(40)), return_exceptions=True)
         assert all(isinstance(outcome, ServerUnavailable) for outcome in outcomes)
         assert len({id(outcome) for outcome in outcomes}) == 40
         await server.start()
@@ -382,9 +376,7 @@ async def test_idle_connections_are_asked_first_and_closed_in_the_end(
         await transport.close()
 
 
-@pytest.mark.parametrize(
-    "recipient", ["a@b.c>\r\nRCPT TO:<eve@b.c", "", "no at sign", "ü@b.c", "a b@c.d", "a@b.c\0"]
-)
+@pytest.mark.parametrize("recipient", ["a@b.c>\r\nRCPT TO:<eve@b.c", "", "no at sign", "ü@b.c", "a b@c.d", "a@b.c\0"])
 async def test_no_address_reaches_the_wire_unless_it_is_one(recipient: str) -> None:
     async with scripted_server(usual) as server:
         transport = opened(server)

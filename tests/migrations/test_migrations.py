@@ -58,9 +58,7 @@ def test_up_down_and_up_again(empty_database_url: str) -> None:
 def test_what_is_migrated_is_what_is_declared(empty_database_url: str) -> None:
     upgrade(empty_database_url)
     with connect(empty_database_url) as connection:
-        context = MigrationContext.configure(
-            connection, opts={"compare_type": True, "compare_server_default": True}
-        )
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, Base.metadata) == []
         migrated = shape(connection)
     # alembic's comparison overlooks cascades and the precision of times: hold both to the database's words.
@@ -77,8 +75,7 @@ def test_the_comparison_sees_a_difference(empty_database_url: str) -> None:
         before = shape(connection)
         connection.execute(
             text(
-                "DROP INDEX ix_reminder_state_fire_at"
-                + (" ON reminder" if connection.dialect.name == "mysql" else "")
+                "DROP INDEX ix_reminder_state_fire_at" + (" ON reminder" if connection.dialect.name == "mysql" else "")
             )
         )
         context = MigrationContext.configure(connection, opts={"compare_type": True})

@@ -17,9 +17,7 @@ class Load:
     that is closed without it, reset or refused is.
     """
 
-    def __init__(
-        self, port: int, *, path: str = "/healthz", kept: int = 3, new: int = 2, pause: float = 0.0
-    ) -> None:
+    def __init__(self, port: int, *, path: str = "/healthz", kept: int = 3, new: int = 2, pause: float = 0.0) -> None:
         self.port, self.path, self.pause = port, path, pause
         self.answers = 0
         self.failures: Counter[str] = Counter()

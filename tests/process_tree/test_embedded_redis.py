@@ -37,9 +37,7 @@ def pid_of(server: EmbeddedRedis) -> int:
     return server.process.pid
 
 
-def test_it_is_private_keeps_what_it_is_told_and_leaves_nothing(
-    server: EmbeddedRedis, tmp_path: Path
-) -> None:
+def test_it_is_private_keeps_what_it_is_told_and_leaves_nothing(server: EmbeddedRedis, tmp_path: Path) -> None:
     server.start()
     client = connect(server)
     wanted = {
@@ -132,9 +130,7 @@ def test_the_server_does_not_outlive_a_killed_parent(server: EmbeddedRedis, tmp_
     assert connect(server).ping()
 
 
-def test_a_server_that_was_left_running_is_ended_by_the_next_start(
-    server: EmbeddedRedis, tmp_path: Path
-) -> None:
+def test_a_server_that_was_left_running_is_ended_by_the_next_start(server: EmbeddedRedis, tmp_path: Path) -> None:
     pid, _ = killed_parent(tmp_path, "orphan")
     assert is_alive(pid)
     server.start()
@@ -186,9 +182,7 @@ def test_a_living_parents_server_is_not_taken_away(server: EmbeddedRedis, tmp_pa
 
 
 @pytest.mark.parametrize("state", [b"", b"{", b"[]", b'{"pid": "x"}', b"\xff"])
-def test_a_damaged_note_of_an_earlier_server_does_not_stop_the_start(
-    server: EmbeddedRedis, state: bytes
-) -> None:
+def test_a_damaged_note_of_an_earlier_server_does_not_stop_the_start(server: EmbeddedRedis, state: bytes) -> None:
     server.folder.mkdir(parents=True)
     (server.folder / "server.json").write_bytes(state)
     (server.folder / "redis.sock").write_bytes(b"")  # and something stale in the socket's place

@@ -84,9 +84,7 @@ def test_the_pipe_alone_ends_a_python_child(tmp_path: Path) -> None:
 def test_a_child_has_a_session_of_its_own_and_only_the_descriptors_it_was_given() -> None:
     lifeline = Lifeline()
     spare = os.open(os.devnull, os.O_RDONLY)
-    script = (
-        "import os; print(os.getsid(0) == os.getpid(), sorted(int(n) for n in os.listdir('/proc/self/fd')))"
-    )
+    script = "import os; print(os.getsid(0) == os.getpid(), sorted(int(n) for n in os.listdir('/proc/self/fd')))"
     reader, writer = os.pipe()
     child = spawn([sys.executable, "-c", script], descriptors=[lifeline.read_end], output=writer)
     os.close(writer)
@@ -119,8 +117,6 @@ def test_a_child_whose_parent_died_before_it_could_ask_for_the_signal_does_not_s
     from scheduler.processes.lifeline import _end_with_parent
 
     note = tmp_path / "note"
-    child = subprocess.Popen(
-        ["touch", str(note)], preexec_fn=_end_with_parent(os.getpid() + 1, signal.SIGTERM)
-    )
+    child = subprocess.Popen(["touch", str(note)], preexec_fn=_end_with_parent(os.getpid() + 1, signal.SIGTERM))
     assert child.wait(10) == 1
     assert not note.exists()

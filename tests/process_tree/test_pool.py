@@ -74,9 +74,7 @@ def test_a_new_process_that_can_not_start_leaves_the_old_one_serving(
         assert healthy()
 
 
-def test_a_process_that_is_killed_is_started_again(
-    environment: Environment, healthy: Healthy, tmp_path: Path
-) -> None:
+def test_a_process_that_is_killed_is_started_again(environment: Environment, healthy: Healthy, tmp_path: Path) -> None:
     with start(environment, tmp_path, healthy, 2) as tree:
         wait_until(lambda: len(serving(tree)) == 2, 30, "both processes")
         victim = min(serving(tree))
@@ -95,9 +93,7 @@ def test_a_killed_parent_leaves_no_orphan(environment: Environment, healthy: Hea
         wait_until(lambda: not any(is_alive(pid) for pid in members), 3, "the end of all")
 
 
-def test_a_request_that_is_under_way_is_finished(
-    environment: Environment, healthy: Healthy, tmp_path: Path
-) -> None:
+def test_a_request_that_is_under_way_is_finished(environment: Environment, healthy: Healthy, tmp_path: Path) -> None:
     with start(environment, tmp_path, healthy, 1) as tree:
         with socket.create_connection(("127.0.0.1", int(environment["PUNCTUAL_PORT"])), timeout=10) as client:
             client.sendall(
@@ -116,9 +112,7 @@ def test_a_request_that_is_under_way_is_finished(
 
 def test_two_commands_may_share_a_port(environment: Environment, healthy: Healthy, tmp_path: Path) -> None:
     with start(environment, tmp_path, healthy, 1) as first, Tree(["web"], environment, tmp_path) as second:
-        wait_until(
-            lambda: "web.ready" in second.output.decode() or second.process.poll() is not None, 30, "ready"
-        )
+        wait_until(lambda: "web.ready" in second.output.decode() or second.process.poll() is not None, 30, "ready")
         assert second.process.poll() is None, second.said
         first.send(signal.SIGTERM)
         assert first.wait(15) == 0
@@ -135,9 +129,7 @@ def test_a_port_that_is_taken_is_said_in_one_line(environment: Environment, tmp_
         assert "PUNCTUAL_PORT" in tree.said
 
 
-def test_a_first_start_that_fails_ends_the_command_in_one_line(
-    environment: Environment, tmp_path: Path
-) -> None:
+def test_a_first_start_that_fails_ends_the_command_in_one_line(environment: Environment, tmp_path: Path) -> None:
     cert = tmp_path / "cert.pem"
     cert.write_text("none")
     broken = environment | {"PUNCTUAL_TLS_CERT": str(cert), "PUNCTUAL_TLS_KEY": str(cert)}
@@ -160,9 +152,7 @@ def test_a_name_stands_for_all_its_addresses_and_its_port_is_not_shared_unasked(
     close(bind("localhost", port, share=True))
 
 
-def test_the_parent_opens_nothing_but_the_socket(
-    environment: Environment, healthy: Healthy, tmp_path: Path
-) -> None:
+def test_the_parent_opens_nothing_but_the_socket(environment: Environment, healthy: Healthy, tmp_path: Path) -> None:
     database = Path(environment["PUNCTUAL_DATA_DIR"]) / "punctual.sqlite3"
     database.parent.mkdir()
     sqlite3.connect(database).close()

@@ -28,9 +28,7 @@ def start(environment: Environment, folder: Path) -> Tree:
     """`punctual up`, once its banner is there."""
     tree = Tree(["up"], environment, folder)
     try:
-        wait_until(
-            lambda: "Ctrl-C" in tree.said or tree.process.poll() is not None, START_SECONDS, "the banner"
-        )
+        wait_until(lambda: "Ctrl-C" in tree.said or tree.process.poll() is not None, START_SECONDS, "the banner")
         assert tree.process.poll() is None, tree.said
     except BaseException:
         tree.__exit__()
@@ -96,9 +94,7 @@ def test_a_killed_parent_leaves_no_orphan_and_the_next_start_works(
         assert_nothing_is_left(tree, environment)
 
 
-def test_a_child_that_is_killed_is_started_again(
-    environment: Environment, healthy: Healthy, tmp_path: Path
-) -> None:
+def test_a_child_that_is_killed_is_started_again(environment: Environment, healthy: Healthy, tmp_path: Path) -> None:
     with start(environment, tmp_path) as tree:
         for words in ("redis.sock", "punctual.py web", "punctual.py worker"):
             before = tree.member(words)
@@ -131,9 +127,7 @@ def test_a_second_ctrl_c_hurries(environment: Environment, tmp_path: Path) -> No
         assert_nothing_is_left(tree, environment)
 
 
-def test_children_that_do_not_listen_are_stopped_within_15_seconds(
-    environment: Environment, tmp_path: Path
-) -> None:
+def test_children_that_do_not_listen_are_stopped_within_15_seconds(environment: Environment, tmp_path: Path) -> None:
     # All three stuck would take their patience one after the other; one of them is waited for here.
     patience = up.WEB_STOP_SECONDS + up.WORKER_STOP_SECONDS + up.REDIS_STOP_SECONDS
     assert patience <= 14
@@ -149,9 +143,7 @@ def test_children_that_do_not_listen_are_stopped_within_15_seconds(
 def test_a_signal_while_it_starts_stops_it(environment: Environment, tmp_path: Path) -> None:
     for delay in (0.3, 1.5):
         with Tree(["up"], environment, tmp_path) as tree:
-            wait_until(
-                lambda: (Path(environment["PUNCTUAL_DATA_DIR"]) / "punctual.lock").exists(), 30, "the lock"
-            )
+            wait_until(lambda: (Path(environment["PUNCTUAL_DATA_DIR"]) / "punctual.lock").exists(), 30, "the lock")
             time.sleep(delay)
             tree.send(signal.SIGTERM)
             assert tree.wait(15) == 0

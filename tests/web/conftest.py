@@ -52,9 +52,7 @@ class Caller:
         if self.token and "Authorization" not in headers:
             headers["Authorization"] = f"Bearer {self.token}"
         address = self.base + (path[1:] if path.startswith("//") else "/api/v1" + path)
-        async with self.session.request(
-            method, address, headers=headers, allow_redirects=False, **options
-        ) as response:
+        async with self.session.request(method, address, headers=headers, allow_redirects=False, **options) as response:
             raw = await response.read()
             json = await response.json(content_type=None) if "json" in response.content_type and raw else None
             return Answer(response.status, response.headers, raw, json, raw.decode(errors="replace"))
@@ -94,9 +92,7 @@ class Service:
 
     def _caller(self, answer: Answer) -> Caller:
         tokens = answer.json
-        return Caller(
-            self.base, self.session, tokens["access_token"], tokens["user"], tokens["refresh_token"]
-        )
+        return Caller(self.base, self.session, tokens["access_token"], tokens["user"], tokens["refresh_token"])
 
 
 async def start(settings: Settings, database: Database) -> tuple[Runner, str]:

@@ -8,11 +8,7 @@ from tests.web.conftest import PASSWORD, Service, assert_problem
 async def test_signup_login_refresh_logout(service: Service) -> None:
     alice = await service.person("Alice", timezone="Europe/Berlin")
     assert alice.user["timezone"] == "Europe/Berlin"
-    assert (
-        alice.user["role"] == "user"
-        and alice.user["status"] == "active"
-        and alice.user["email_verified"] is False
-    )
+    assert alice.user["role"] == "user" and alice.user["status"] == "active" and alice.user["email_verified"] is False
     assert alice.user["created_at"].endswith("Z")
     me = await alice("GET", "/users/me")
     assert me.status == 200 and me.json == alice.user
@@ -23,9 +19,7 @@ async def test_signup_login_refresh_logout(service: Service) -> None:
     assert again.status == 200, again.text
     assert again.json["token_type"] == "Bearer" and again.json["expires_in"] == 900
     assert_problem(
-        await service.nobody(
-            "POST", "/auth/login", json={"email": alice.user["email"], "password": "wrong" * 3}
-        ),
+        await service.nobody("POST", "/auth/login", json={"email": alice.user["email"], "password": "wrong" * 3}),
         401,
         "bad_credentials",
     )
@@ -38,9 +32,7 @@ async def test_signup_login_refresh_logout(service: Service) -> None:
         "token_revoked",
     )
     assert_problem(
-        await service.nobody(
-            "POST", "/auth/refresh-token", json={"refresh_token": rotated.json["refresh_token"]}
-        ),
+        await service.nobody("POST", "/auth/refresh-token", json={"refresh_token": rotated.json["refresh_token"]}),
         401,
         "token_revoked",
     )
@@ -84,9 +76,7 @@ async def test_changing_oneself(service: Service) -> None:
 async def test_unverified_people_may_read_where_verification_is_required(service: Service) -> None:
     from tests.web.conftest import start
 
-    runner, base = await start(
-        service.settings.model_copy(update={"require_verified_email": True}), service.database
-    )
+    runner, base = await start(service.settings.model_copy(update={"require_verified_email": True}), service.database)
     try:
         alice = await service.person()
         alice.base = base

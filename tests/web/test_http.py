@@ -56,9 +56,7 @@ async def test_the_headers_that_are_always_there(service: Service) -> None:
         assert "Strict-Transport-Security" not in answer.headers
         assert "Access-Control-Allow-Origin" not in answer.headers
     for bad in ("x" * 129, "a b", "é", ""):
-        made = (await service.nobody("GET", "//healthz", headers={"X-Request-ID": bad})).headers[
-            "X-Request-ID"
-        ]
+        made = (await service.nobody("GET", "//healthz", headers={"X-Request-ID": bad})).headers["X-Request-ID"]
         assert made != bad and 1 <= len(made) <= 128
 
 
@@ -106,9 +104,7 @@ async def test_bodies_larger_than_a_mebibyte(service: Service) -> None:
         for start_at in range(0, len(big), 65536):
             yield big[start_at : start_at + 65536]
 
-    assert_problem(
-        await service.nobody("POST", "/auth/login", data=chunks(), headers=headers), 413, "too_large"
-    )
+    assert_problem(await service.nobody("POST", "/auth/login", data=chunks(), headers=headers), 413, "too_large")
     announced = (
         b"POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\n"
         b"Content-Type: application/json\r\nContent-Length: 9999999999\r\n\r\n"
@@ -163,9 +159,7 @@ async def test_bodies_that_are_no_json_object(
 
 async def test_of_equal_keys_the_last_wins_and_errors_are_named(service: Service) -> None:
     body = b'{"email": "x", "email": 1, "zebra/~": {}, "name": "\\u0000"}'
-    answer = await service.nobody(
-        "POST", "/auth/signup", data=body, headers={"Content-Type": "application/json"}
-    )
+    answer = await service.nobody("POST", "/auth/signup", data=body, headers={"Content-Type": "application/json"})
     assert_problem(answer, 422, "validation_failed")
     errors = {error["field"]: error["code"] for error in answer.json["errors"]}
     assert errors == {
@@ -178,9 +172,7 @@ async def test_of_equal_keys_the_last_wins_and_errors_are_named(service: Service
 
 async def test_an_answer_names_only_the_first_faults(service: Service) -> None:
     body = orjson.dumps({f"unknown{number}": number for number in range(20_000)})
-    answer = await service.nobody(
-        "POST", "/auth/login", data=body, headers={"Content-Type": "application/json"}
-    )
+    answer = await service.nobody("POST", "/auth/login", data=body, headers={"Content-Type": "application/json"})
     assert_problem(answer, 422, "validation_failed")
     assert len(answer.raw) < 20_000
 

@@ -162,9 +162,7 @@ async def test_links_that_do_not_work(service: Service) -> None:
         user.status = "deactivated"
     assert_page(await service.nobody("POST", f"//act/done?token={token}"), 422)
     async with service.database.read() as session:
-        assert (
-            await session.execute(select(func.count()).select_from(NotificationPreference))
-        ).scalar_one() == 1
+        assert (await session.execute(select(func.count()).select_from(NotificationPreference))).scalar_one() == 1
 
 
 async def test_the_style_sheet(service: Service) -> None:

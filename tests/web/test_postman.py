@@ -10,17 +10,13 @@ from web.postman import LAST, STORY, postman_collection
 
 def test_every_operation_is_in_it_once_and_the_story_names_only_what_is_there() -> None:
     document = openapi_document()
-    operations = {
-        operation["operationId"] for path in document["paths"].values() for operation in path.values()
-    }
+    operations = {operation["operationId"] for path in document["paths"].values() for operation in path.values()}
     assert {step.operation for step in (*STORY, *LAST)} <= operations
     collection = postman_collection(document)
     sent = {
         (
             item["request"]["method"],
-            re.sub(r"\{\{(\w+)\}\}", r"{\1}", item["request"]["url"]["raw"])
-            .removeprefix("{base_url}")
-            .split("?")[0],
+            re.sub(r"\{\{(\w+)\}\}", r"{\1}", item["request"]["url"]["raw"]).removeprefix("{base_url}").split("?")[0],
         )
         for item in collection["item"]
     }

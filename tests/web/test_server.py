@@ -57,9 +57,7 @@ async def test_sigterm_finishes_requests_and_closes_idle_connections(settings: S
         await idle.readexactly(len(b'{"status":"ok"}'))
 
         busy, busy_writer = await running.connect()
-        body = json.dumps(
-            {"email": "a@example.com", "password": "correct horse battery", "name": "A"}
-        ).encode()
+        body = json.dumps({"email": "a@example.com", "password": "correct horse battery", "name": "A"}).encode()
         busy_writer.write(
             b"POST /api/v1/auth/signup HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body)

@@ -52,9 +52,7 @@ async def test_the_life_of_a_task(service: Service) -> None:
             "precondition_failed",
         )
     assert (await alice("GET", path)).json == done.json
-    assert (await alice("PATCH", path, json={"due_at": None}, headers={"If-Match": "*"})).json[
-        "due_at"
-    ] is None
+    assert (await alice("PATCH", path, json={"due_at": None}, headers={"If-Match": "*"})).json["due_at"] is None
 
     assert_problem(await bob("DELETE", path), 403, "forbidden")
     assert_problem(await alice("DELETE", path, headers={"If-Match": '"1"'}), 412, "precondition_failed")
@@ -69,9 +67,7 @@ async def test_the_life_of_a_task(service: Service) -> None:
 
 async def test_other_peoples_things_and_malformed_ids_are_the_same_404(service: Service) -> None:
     alice, carol = await service.person("Alice"), await service.person("Carol")
-    task = (
-        await alice("POST", "/tasks", json={"title": "Mine", "reminders": [{"remind_at": ahead(days=1)}]})
-    ).json
+    task = (await alice("POST", "/tasks", json={"title": "Mine", "reminders": [{"remind_at": ahead(days=1)}]})).json
     reminder = task["reminders"][0]["id"]
     ids = (
         task["id"],
@@ -96,15 +92,11 @@ async def test_other_peoples_things_and_malformed_ids_are_the_same_404(service: 
         ):
             answer = await carol(method, path, json=body) if body else await carol(method, path)
             assert_problem(answer, 404, "not_found")
-            bodies.append(
-                {key: value for key, value in answer.json.items() if key not in ("request_id", "detail")}
-            )
+            bodies.append({key: value for key, value in answer.json.items() if key not in ("request_id", "detail")})
     assert all(body == bodies[0] for body in bodies)
     for each in (reminder, str(UUID(int=0)), "x"):
         assert_problem(await carol("DELETE", f"/reminders/{each}"), 404, "not_found")
-        assert_problem(
-            await carol("POST", f"/reminders/{each}/snooze", json={"minutes": 5}), 404, "not_found"
-        )
+        assert_problem(await carol("POST", f"/reminders/{each}/snooze", json={"minutes": 5}), 404, "not_found")
     assert (await alice("GET", f"/tasks/{task['id']}")).json == task
 
 
@@ -192,9 +184,7 @@ async def test_administrators_see_runs(service: Service) -> None:
     alice, admin = await service.person(), await service.admin()
     for path in ("/admin/runs", "/admin/runs/x", "/admin/runs/x/logs"):
         assert_problem(await alice("GET", path), 403, "forbidden")
-    assert (
-        await admin("GET", "/admin/runs?job=a&job=b&state=failed&since=2026-01-01T00:00:00Z&count=true")
-    ).json == {
+    assert (await admin("GET", "/admin/runs?job=a&job=b&state=failed&since=2026-01-01T00:00:00Z&count=true")).json == {
         "items": [],
         "next_cursor": None,
         "total": 0,
@@ -211,10 +201,7 @@ async def test_of_two_changes_to_one_version_one_wins(service: Service) -> None:
         ("/users/me", "name", (await alice("GET", "/users/me")).headers["ETag"]),
     ):
         answers = await asyncio.gather(
-            *(
-                alice("PATCH", path, json={field: f"Number {number}"}, headers={"If-Match": etag})
-                for number in range(6)
-            )
+            *(alice("PATCH", path, json={field: f"Number {number}"}, headers={"If-Match": etag}) for number in range(6))
         )
         assert sorted(answer.status for answer in answers) == [200] + [412] * 5
         winner = next(answer for answer in answers if answer.status == 200)

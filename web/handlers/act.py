@@ -49,9 +49,7 @@ async def _task(
     if row.due_at is not None:
         # An all-day task is due on a date of its own zone, wherever the reader is.
         due = (
-            local_date_text(row.due_at, row.timezone)
-            if row.all_day
-            else local_text(row.due_at, linked.actor.timezone)
+            local_date_text(row.due_at, row.timezone) if row.all_day else local_text(row.due_at, linked.actor.timezone)
         )
     shown = {
         "title": row.title,
@@ -87,9 +85,7 @@ async def act_done(session: AsyncSession, links: Links, query: LinkQuery, now: d
 
 
 @_page("GET", "/snooze")
-async def show_snooze(
-    session: AsyncSession, links: Links, query: SnoozeLinkQuery, now: datetime
-) -> web.Response:
+async def show_snooze(session: AsyncSession, links: Links, query: SnoozeLinkQuery, now: datetime) -> web.Response:
     """Asks whether to be reminded again."""
     linked, _, shown = await _task(session, links, query.token, now)
     until = local_text(_until(query, linked, now), linked.actor.timezone)
@@ -97,9 +93,7 @@ async def show_snooze(
 
 
 @_page("POST", "/snooze")
-async def act_snooze(
-    session: AsyncSession, links: Links, query: SnoozeLinkQuery, now: datetime
-) -> web.Response:
+async def act_snooze(session: AsyncSession, links: Links, query: SnoozeLinkQuery, now: datetime) -> web.Response:
     """Reminds this person again; counted from the click, not from the e-mail."""
     linked, _, shown = await _task(session, links, query.token, now)
     reminder = await manage.snooze(

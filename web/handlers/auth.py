@@ -116,9 +116,7 @@ async def refresh_token(
     body: RefreshTokenExchange, database: Database, access_tokens: AccessTokens, now: datetime
 ) -> web.Response:
     """A refresh token works once; using one a second time ends its whole session."""
-    tokens = await sign_in.refresh(
-        database, refresh_token=body.refresh_token, access_tokens=access_tokens, now=now
-    )
+    tokens = await sign_in.refresh(database, refresh_token=body.refresh_token, access_tokens=access_tokens, now=now)
     return answer(tokens_answer(tokens))
 
 
@@ -143,8 +141,6 @@ async def verify_email(session: AsyncSession, body: EmailVerification, now: date
     errors=("already_verified",),
     open_to_unverified=True,
 )
-async def resend_verification(
-    session: AsyncSession, actor: Actor, settings: Settings, now: datetime
-) -> web.Response:
+async def resend_verification(session: AsyncSession, actor: Actor, settings: Settings, now: datetime) -> web.Response:
     await verification.resend_verification(session, actor=actor, settings=settings, now=now)
     return no_content(202)

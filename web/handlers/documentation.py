@@ -26,9 +26,7 @@ route = RouteTable("Service", prefix="")
 async def get_document(request: web.Request) -> web.StreamResponse:
     """OpenAPI 3.1."""
     document = request.app[DOCUMENT]
-    response = web.Response(
-        body=document, content_type="application/json", headers={"Cache-Control": "no-cache"}
-    )
+    response = web.Response(body=document, content_type="application/json", headers={"Cache-Control": "no-cache"})
     response.etag = hash_of(document)
     if any(tag.value in ("*", hash_of(document)) for tag in request.if_none_match or ()):
         return web.Response(status=304, headers={"ETag": response.headers["ETag"]})

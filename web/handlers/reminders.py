@@ -52,9 +52,7 @@ async def list_reminders(
     request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, query: ReminderQuery
 ) -> web.Response:
     """Those for the assignees, and my private ones; soonest first."""
-    found = await manage.list_reminders(
-        session, actor=actor, task_id=task_id, limit=query.limit, cursor=query.cursor
-    )
+    found = await manage.list_reminders(session, actor=actor, task_id=task_id, limit=query.limit, cursor=query.cursor)
     return page(request, [reminder_answer(row) for row in found.items], found.next_cursor, total=found.total)
 
 
@@ -80,9 +78,7 @@ async def add_reminder(
     answers={204: None},
     errors=("forbidden",),
 )
-async def delete_reminder(
-    session: AsyncSession, actor: Actor, reminder_id: UUID, now: datetime
-) -> web.Response:
+async def delete_reminder(session: AsyncSession, actor: Actor, reminder_id: UUID, now: datetime) -> web.Response:
     """What it sent stays in the list of deliveries."""
     await manage.delete_reminder(session, actor=actor, reminder_id=reminder_id, now=now)
     return no_content()

@@ -92,9 +92,7 @@ async def get_run(request: web.Request, session: AsyncSession, run_id: UUID) -> 
     auth="admin",
     success_headers=LINK,
 )
-async def list_run_logs(
-    request: web.Request, session: AsyncSession, run_id: UUID, query: RunLogQuery
-) -> web.Response:
+async def list_run_logs(request: web.Request, session: AsyncSession, run_id: UUID, query: RunLogQuery) -> web.Response:
     """Newest first."""
     found = await read.list_run_logs(session, run_id=run_id, limit=query.limit, cursor=query.cursor)
     return page(request, [log_record_answer(row) for row in found.items], found.next_cursor)

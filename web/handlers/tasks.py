@@ -83,9 +83,7 @@ async def create_task(
     errors=("forbidden",),
     success_headers={"Link": "The next page"},
 )
-async def list_tasks(
-    request: web.Request, session: AsyncSession, actor: Actor, query: TaskQuery
-) -> web.Response:
+async def list_tasks(request: web.Request, session: AsyncSession, actor: Actor, query: TaskQuery) -> web.Response:
     """Those that I made or am assigned to, soonest due first; without a due date last."""
     found = await read.list_tasks(
         session,
@@ -96,9 +94,7 @@ async def list_tasks(
         cursor=query.cursor,
         count=query.count,
     )
-    return page(
-        request, [task_answer(details) for details in found.items], found.next_cursor, total=found.total
-    )
+    return page(request, [task_answer(details) for details in found.items], found.next_cursor, total=found.total)
 
 
 @route("GET", "/tasks/{task_id}", summary="A task", answers={200: Task}, success_headers=ETAG)
@@ -142,9 +138,7 @@ async def delete_task(
     request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, now: datetime
 ) -> web.Response:
     """It stays there for 30 days. Honours `If-Match`."""
-    await change.delete_task(
-        session, actor=actor, task_id=task_id, now=now, if_version=wanted_version(request)
-    )
+    await change.delete_task(session, actor=actor, task_id=task_id, now=now, if_version=wanted_version(request))
     return no_content()
 
 

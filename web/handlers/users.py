@@ -59,6 +59,4 @@ async def change_me(
     """JSON Merge Patch: what is left out stays, `null` clears."""
     present = user_answer(await get_profile(session, actor=actor, for_update=True))
     require_match(request, hash_of(write_json(present)))
-    return entity(
-        request, user_answer(await change_profile(session, actor=actor, changes=body.given(), now=now))
-    )
+    return entity(request, user_answer(await change_profile(session, actor=actor, changes=body.given(), now=now)))

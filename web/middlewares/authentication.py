@@ -32,14 +32,10 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
     return await handler(request)
 
 
-async def _read_in_one(
-    request: web.Request, handler: Handler, contract: Route, token: str
-) -> web.StreamResponse:
+async def _read_in_one(request: web.Request, handler: Handler, contract: Route, token: str) -> web.StreamResponse:
     app = request.app
     async with app[DATABASE].read() as session:
-        request[ACTOR] = await authenticate(
-            session, token=token, access_tokens=app[ACCESS_TOKENS], now=clock.now()
-        )
+        request[ACTOR] = await authenticate(session, token=token, access_tokens=app[ACCESS_TOKENS], now=clock.now())
         _check_allowed(request, contract)
         request[SESSION] = session
         return await handler(request)

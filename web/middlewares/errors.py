@@ -41,9 +41,7 @@ def problem_of(error: Exception) -> problems.Problem:
         return problems.of_domain(error)
     if isinstance(error, problems.HTTPProblem):
         return problems.of_request(error)
-    if is_unavailable(error) or isinstance(
-        error, PoolTimeoutError | RedisConnectionError | RedisTimeoutError
-    ):
+    if is_unavailable(error) or isinstance(error, PoolTimeoutError | RedisConnectionError | RedisTimeoutError):
         log.warning(
             "http.unavailable",
             error=type(error).__name__,

@@ -42,9 +42,7 @@ _DATE = (
     r"(?:19[7-9]\d|20\d\d|21\d\d)-"
     r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|02-(?:0[1-9]|1\d|2[0-8]))"
 )
-INSTANT_PATTERN = (
-    rf"^{_DATE}[Tt](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$"
-)
+INSTANT_PATTERN = rf"^{_DATE}[Tt](?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$"
 
 
 class Body(BaseModel):
@@ -54,9 +52,7 @@ class Body(BaseModel):
 
     def given(self) -> dict[str, Any]:
         """The fields that the client sent, by name: of a merge patch, what is to change."""
-        return {
-            name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set
-        }
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
 
 
 class Query(BaseModel):
@@ -159,9 +155,7 @@ def _time_zone(value: str) -> str:
     try:
         zone(value)
     except ValueError:
-        raise PydanticCustomError(
-            "unknown_time_zone", "Must be an IANA time zone, like Europe/Berlin"
-        ) from None
+        raise PydanticCustomError("unknown_time_zone", "Must be an IANA time zone, like Europe/Berlin") from None
     return value
 
 

@@ -34,9 +34,7 @@ def exactly_one(*names: str) -> dict[str, Any]:
 
 def _check_exactly_one(body: Body, *names: str) -> None:
     if sum(getattr(body, name) is not None for name in names) != 1:
-        raise PydanticCustomError(
-            "exactly_one", "Give exactly one of {names}", {"names": " and ".join(names)}
-        )
+        raise PydanticCustomError("exactly_one", "Give exactly one of {names}", {"names": " and ".join(names)})
 
 
 class ReminderCreate(Body):
@@ -60,9 +58,7 @@ class ReminderCreate(Body):
 class Snooze(Body):
     """Remind me again in so many minutes, or at `until`. Give exactly one."""
 
-    model_config = ConfigDict(
-        json_schema_extra={**exactly_one("minutes", "until"), "examples": [{"minutes": 10}]}
-    )
+    model_config = ConfigDict(json_schema_extra={**exactly_one("minutes", "until"), "examples": [{"minutes": 10}]})
 
     minutes: Annotated[int, Whole(1, LONGEST_SNOOZE)] | None = optional()
     until: Instant | None = optional()

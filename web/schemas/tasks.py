@@ -70,9 +70,7 @@ class TaskCreate(TaskChange):
 class TaskQuery(PageQuery):
     """Which tasks."""
 
-    scope: Annotated[
-        Literal["mine", "all"], Field(description="`all`: everybody's (managers and admins)")
-    ] = "mine"
+    scope: Annotated[Literal["mine", "all"], Field(description="`all`: everybody's (managers and admins)")] = "mine"
     status: list[Status] = repeated()
 
 

@@ -13,17 +13,13 @@ Name = Annotated[str, Line(1, 200, {"examples": ["Ada Lovelace"]})]
 # E.164: at most 15 digits, the first of them no zero.
 Phone = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{6,14}$", examples=["+4930901820"])]
 # RFC 5646, in the shape that browsers send.
-Locale = Annotated[
-    str, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", examples=["de-AT"])
-]
+Locale = Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", examples=["de-AT"])]
 
 
 class UserChange(Body):
     """What one may change of oneself (JSON Merge Patch)."""
 
-    model_config = ConfigDict(
-        json_schema_extra={"examples": [{"name": "Ada King", "timezone": "Europe/London"}]}
-    )
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Ada King", "timezone": "Europe/London"}]})
 
     name: Name = optional()
     bio: Annotated[str, LongText(2000)] = optional()

@@ -1,0 +1,257 @@
+"""Lists of tasks: mine, in order, in pages that neither repeat nor hide, at a fixed cost."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from itertools import product
+from typing import Any
+from uuid import UUID
+
+import orjson
+import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models import Run, Task
+from models.run import RunState
+from scheduler.access import Actor
+from scheduler.database import Database
+from scheduler.deliveries.read import list_deliveries
+from scheduler.errors import BadCursor, Forbidden
+from scheduler.paging import Page
+from scheduler.reminders.manage import list_reminders
+from scheduler.runs import ledger
+from scheduler.runs.read import list_run_logs, list_runs
+from scheduler.tasks.read import TaskDetails, list_tasks
+from tests.factories import NOW, People, add_reminder, add_task
+from tests.services.stored import one, set_, statements
+
+
+async def page(database: Database, actor: Actor, **options: Any) -> Page[TaskDetails]:
+    async with database.read() as session:
+        return await list_tasks(session, actor=actor, **{"limit": 50} | options)
+
+
+async def titles(database: Database, actor: Actor, **options: Any) -> list[str]:
+    """The titles of all pages, one after the other."""
+    found: list[str] = []
+    cursor = None
+    while True:
+        answer = await page(database, actor, cursor=cursor, **options)
+        found += [task.row.title for task in answer.items]
+        cursor = answer.next_cursor
+        if cursor is None:
+            return found
+        assert len(answer.items) == options.get("limit", 50)
+
+
+async def test_mine_is_what_i_made_and_what_i_am_to_do(database: Database, people: People) -> None:
+    await add_task(database, people.alice, title="hers")
+    await add_task(database, people.alice, title="both", assignees=[people.alice, people.bob])
+    await add_task(database, people.bob, title="his")
+    await add_task(database, people.dora, title="doras", assignees=[people.bob, people.carol])
+    await add_task(database, people.alice, title="binned", deleted_at=NOW)
+    await add_task(database, people.alice, title="done", status="completed", completed_at=NOW)
+    assert sorted(await titles(database, people.alice)) == ["both", "done", "hers"]
+    assert sorted(await titles(database, people.bob)) == ["both", "doras", "his"]
+    assert sorted(await titles(database, people.carol)) == ["doras"]
+    assert sorted(await titles(database, people.dora)) == ["doras"]
+    assert sorted(await titles(database, people.dora, everybodys=True)) == [
+        "both",
+        "done",
+        "doras",
+        "hers",
+        "his",
+    ]
+    assert len(await titles(database, people.eve, everybodys=True)) == 5
+    assert await titles(database, people.eve) == []
+    assert await titles(database, people.alice, statuses=["completed"]) == ["done"]
+    assert sorted(await titles(database, people.alice, statuses=["todo", "completed"])) == [
+        "both",
+        "done",
+        "hers",
+    ]
+    for nosy in (people.alice, people.bob):
+        with pytest.raises(Forbidden):
+            await page(database, nosy, everybodys=True)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 50])
+async def test_soonest_first_none_last_and_ties_by_age(database: Database, people: People, limit: int) -> None:
+    hour = timedelta(hours=1)
+    for title, due_at in (
+        ("none 1", None),
+        ("2 a", NOW + 2 * hour),
+        ("1", NOW + hour),
+        ("2 b", NOW + 2 * hour),
+        ("none 2", None),
+        ("2 c", NOW + 2 * hour),
+        ("0", NOW - hour),
+        ("2 later", NOW + 2 * hour + timedelta(microseconds=1)),
+    ):
+        await add_task(database, people.alice, title=title, due_at=due_at)
+    expected = ["0", "1", "2 a", "2 b", "2 c", "2 later", "none 1", "none 2"]
+    assert await titles(database, people.alice, limit=limit) == expected
+
+
+async def test_no_empty_last_page(database: Database, people: People) -> None:
+    for number in range(4):
+        await add_task(database, people.alice, title=str(number))
+    first = await page(database, people.alice, limit=2)
+    second = await page(database, people.alice, limit=2, cursor=first.next_cursor)
+    assert (len(second.items), second.next_cursor) == (2, None)
+
+
+async def test_rows_that_change_meanwhile_neither_repeat_nor_hide_others(database: Database, people: People) -> None:
+    tasks = [
+        await add_task(database, people.alice, title=f"{number}", due_at=NOW + timedelta(hours=number))
+        for number in range(8)
+    ]
+    first = await page(database, people.alice, limit=4)
+    await add_task(database, people.alice, title="early", due_at=NOW - timedelta(hours=1))
+    await add_task(database, people.alice, title="tie", due_at=NOW + timedelta(hours=3))
+    await set_(database, Task, tasks[3], deleted_at=NOW)  # the row that the cursor names
+    await set_(database, Task, tasks[0], status="completed")
+    rest = await page(database, people.alice, limit=50, cursor=first.next_cursor)
+    assert [task.row.title for task in rest.items] == ["tie", "4", "5", "6", "7"]
+
+
+async def test_total(database: Database, people: People) -> None:
+    for number in range(5):
+        await add_task(database, people.alice, title=str(number), assignees=[people.bob, people.carol])
+    first = await page(database, people.alice, limit=2, count=True)
+    assert first.total == 5
+    assert (await page(database, people.alice, limit=2, count=True, cursor=first.next_cursor)).total == 5
+    assert (await page(database, people.alice, limit=2)).total is None
+
+
+async def test_a_page_costs_the_same_whatever_its_length(database: Database, people: People) -> None:
+    costs = {}
+    for wanted in (1, 10, 100):
+        for _ in range(wanted if wanted == 1 else wanted * 9 // 10):
+            task_id = await add_task(
+                database, people.alice, assignees=[people.alice, people.bob, people.carol], due_at=NOW
+            )
+            await add_reminder(database, task_id, people.alice, NOW)
+        with statements(database) as seen:
+            answer = await page(database, people.alice, limit=200)
+        assert len(answer.items) == wanted
+        assert all(len(task.assignees) == 3 and len(task.reminders) == 1 for task in answer.items)
+        costs[wanted] = len([each for each in seen if each.startswith("SELECT")])
+    assert set(costs.values()) == {3}
+
+
+# -- cursors that nobody was given ---------------------------------------------------------------------------
+
+
+def cursor_of(*values: Any) -> str:
+    return base64.urlsafe_b64encode(orjson.dumps(values)).decode().rstrip("=")
+
+
+INSTANT, ID = NOW.isoformat(), "019ca000-0000-7000-8000-000000000000"
+MADE_UP = [
+    cursor_of(),
+    cursor_of(None),
+    cursor_of(5),
+    cursor_of("x"),
+    cursor_of([]),
+    cursor_of(None, None),
+    cursor_of(None, 5),
+    cursor_of(INSTANT, None),
+    cursor_of(5, ID),
+    cursor_of("0001-01-01T00:00:00+14:00", ID),
+    cursor_of("9999-12-31T23:59:59-14:00", ID),
+    cursor_of(None, None, None),
+    cursor_of(0, None, None),
+    cursor_of(0, INSTANT, None),
+    cursor_of(1, INSTANT, None),
+    cursor_of(1, "0001-01-01T00:00:00+14:00", ID),
+    cursor_of(2, INSTANT, {}),
+    "x",
+]
+
+
+async def test_a_made_up_cursor_is_a_bad_cursor_in_every_list(database: Database, people: People) -> None:
+    task_id = await add_task(database, people.alice, due_at=NOW)
+    async with database.write() as session:
+        run = await ledger.begin(session, job=ledger.JobName.REAP, worker="w", now=NOW)
+    lists: dict[str, Callable[[AsyncSession, str], Awaitable[Any]]] = {
+        "tasks": lambda session, cursor: list_tasks(session, actor=people.alice, limit=5, cursor=cursor),
+        "reminders": lambda session, cursor: list_reminders(
+            session, actor=people.alice, task_id=task_id, limit=5, cursor=cursor
+        ),
+        "deliveries": lambda session, cursor: list_deliveries(
+            session, actor=people.alice, now=NOW, limit=5, cursor=cursor
+        ),
+        "runs": lambda session, cursor: list_runs(session, limit=5, cursor=cursor),
+        "logs": lambda session, cursor: list_run_logs(session, run_id=run.id, limit=5, cursor=cursor),
+    }
+    taken = []
+    for (name, read), cursor in product(lists.items(), MADE_UP):
+        async with database.read() as session:
+            try:
+                await read(session, cursor)
+            except BadCursor:
+                continue
+            except Exception as error:
+                taken.append((name, cursor, type(error).__name__))
+            else:
+                taken.append((name, cursor, "taken"))
+    assert taken == []
+
+
+# -- runs ----------------------------------------------------------------------------------------------------
+
+
+async def test_runs_newest_first_and_by_filter(database: Database) -> None:
+    made: list[UUID] = []
+    for number in range(6):
+        async with database.write() as session:
+            run = await ledger.begin(
+                session,
+                job=ledger.JobName.REAP if number % 2 else ledger.JobName.SEND_EMAILS,
+                worker="w",
+                now=NOW + timedelta(minutes=number),
+            )
+            made.append(run.id)
+        if number == 3:
+            await ledger.succeed(database, run=run, result={"n": 1}, now=NOW + timedelta(minutes=number, seconds=2))
+        if number == 4:
+            await ledger.fail(database, run=run, error=ValueError("no" * 20_000), now=NOW)
+
+    async def found(**options: Any) -> list[int]:
+        numbers: list[int] = []
+        cursor = None
+        async with database.read() as session:
+            while True:
+                answer = await list_runs(session, limit=2, cursor=cursor, count=True, **options)
+                numbers += [made.index(run.id) for run in answer.items]
+                cursor = answer.next_cursor
+                if cursor is None:
+                    assert answer.total == len(numbers)
+                    return numbers
+
+    assert await found() == [5, 4, 3, 2, 1, 0]
+    assert await found(jobs=["reap"]) == [5, 3, 1]
+    assert await found(states=["succeeded", "failed"]) == [4, 3]
+    assert await found(triggers=["manual"]) == []
+    assert await found(since=NOW + timedelta(minutes=2), until=NOW + timedelta(minutes=4)) == [3, 2]
+    async with database.read() as session:
+        runs = {made.index(run.id): run for run in (await list_runs(session, limit=50)).items}
+    assert (runs[3].state, runs[3].result, runs[3].duration_ms) == ("succeeded", {"n": 1}, 2000)
+    assert runs[4].error["type"] == "ValueError" and len(runs[4].error["traceback"]) == 10_000
+    assert runs[4].duration_ms == 0  # a clock that was set back
+    assert runs[5].state == RunState.RUNNING and runs[5].lease_until > runs[5].started_at
+
+
+async def test_a_run_ends_once(database: Database) -> None:
+    async with database.write() as session:
+        run = await ledger.begin(session, job=ledger.JobName.REAP, worker="w", now=NOW)
+    assert await ledger.reap_lost(database, now=NOW + ledger.LEASE) == 0
+    async with database.write() as session:
+        await ledger.keep(session, run=run, now=NOW + timedelta(seconds=10))
+    assert await ledger.reap_lost(database, now=NOW + ledger.LEASE + timedelta(seconds=10)) == 0
+    assert await ledger.reap_lost(database, now=NOW + ledger.LEASE + timedelta(seconds=11)) == 1
+    await ledger.succeed(database, run=run, result={}, now=NOW)
+    assert (await one(database, Run)).state == "lost"
