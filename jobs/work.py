@@ -12,13 +12,13 @@ from scheduler.clock import now
 from scheduler.database import Database
 from scheduler.links import Links
 from scheduler.mail.delivery import Transport
-from scheduler.mail.send import Sender
+from scheduler.outbox.send import Sender
 from scheduler.reminders.email import ReminderEmails
 from scheduler.reminders.send import send_reminders
-from scheduler.runs.reap import reap
+from scheduler.runs.reap import Reaper
 from scheduler.settings import Settings
 
-REAP_EVERY_S = 5
+REAP_EVERY_S = 3
 
 
 class Work:
@@ -36,6 +36,7 @@ class Work:
         self._background: set[asyncio.Task[None]] = set()
         self.send_reminders = Tick("send_reminders", self._send_reminders, every_s=1)
         self.send_emails = Tick("send_emails", self._sender.run, every_s=1)
+        self._reaper = Reaper(database, worker=self.name)
         self.reap = Tick("reap", self._reap, every_s=REAP_EVERY_S)
         self.ticks = (self.send_reminders, self.send_emails, self.reap)
 
@@ -47,6 +48,7 @@ class Work:
     async def finished(self) -> None:
         """Wait until what is under way has ended."""
         await asyncio.gather(*(tick.finished() for tick in self.ticks), *self._background)
+        await self._sender.hand_back()
 
     async def _send_reminders(self) -> None:
         await send_reminders(
@@ -56,6 +58,7 @@ class Work:
             worker=self.name,
             stopping=self.stopping,
             wake_sender=self._wake_sender,
+            hand_over=self._sender.hand_over,
         )
 
     async def _wake_sender(self) -> None:
@@ -65,4 +68,4 @@ class Work:
         task.add_done_callback(self._background.discard)
 
     async def _reap(self) -> None:
-        await reap(self._database, worker=self.name, now=now())
+        await self._reaper.reap(now=now())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 from contextlib import suppress
 from datetime import UTC
@@ -27,7 +28,7 @@ MOST_JOBS = 50
 JOB_TIMEOUT_S = 600
 RECONNECT_S = 0.5
 FLUSH_LOGS_EVERY_S = 0.5
-STOP_ASKING_S = 2.0
+CLEAN_UP_S = 2.0
 
 log = get_logger("worker")
 
@@ -45,6 +46,7 @@ async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
     database = Database(settings.database_url, pool_size=8)
     transport = open_transport(settings.mail_url, data_dir=settings.data_dir)
     work = Work(settings, database, transport)
+    _calm_garbage_collector()
     log.info("worker.started", worker=work.name, mail=transport.description)
     helpers = [
         asyncio.create_task(_keep_arq_running(settings, work), name="arq"),
@@ -58,22 +60,31 @@ async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
         for helper in helpers[:2]:
             helper.cancel()
         try:
-            async with asyncio.timeout(max(0.1, settings.grace_seconds - STOP_ASKING_S)):
+            async with asyncio.timeout(max(0.1, settings.grace_seconds - CLEAN_UP_S)):
                 await work.finished()
         except TimeoutError:
             log.warning("worker.grace_over", worker=work.name)
     finally:
-        for helper in helpers:
-            helper.cancel()
-        await asyncio.gather(*helpers, return_exceptions=True)
         with suppress(Exception):
-            async with asyncio.timeout(STOP_ASKING_S):
+            async with asyncio.timeout(CLEAN_UP_S):
+                for helper in helpers:
+                    helper.cancel()
+                await asyncio.gather(*helpers, return_exceptions=True)
                 await records.flush(database)
-        with suppress(Exception):
-            async with asyncio.timeout(STOP_ASKING_S):
                 await transport.close()
-        await database.dispose()
+                await database.dispose()
         log.info("worker.stopped", worker=work.name)
+
+
+def _calm_garbage_collector() -> None:
+    """Look at the objects of the start no more, and at those of a batch less often.
+
+    A claim makes tens of thousands of rows and parameters that live for some milliseconds; by default the collector
+    walks all of the process's objects again and again because of them (a tenth of the time of a busy worker).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 async def _keep_arq_running(settings: Settings, work: Work) -> None:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import CursorResult, Result, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -19,6 +20,8 @@ from scheduler.mysql import open_connection
 Outcome = TypeVar("Outcome")
 
 STATEMENT_TIMEOUT_S = 10
+TRANSACTION_TIMEOUT_S = 20
+"""From asking for a connection to the commit, on our own clock."""
 LOCK_WAIT_S = 8
 """Below the statement's time-out, so that a lock that is not had shows as 1205, which is retried, and not as
 a hang."""
@@ -55,14 +58,20 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[AsyncSession]:
-        async with self.engine.connect() as connection:
-            if not self.is_mysql:
-                await connection.execution_options(sqlite_begin=begin)
-            async with (
-                AsyncSession(bind=connection, expire_on_commit=False, autoflush=False) as session,
-                session.begin(),
-            ):
-                yield session
+        try:
+            # A server's own time-outs are no help when the network has swallowed the connection.
+            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self.engine.connect() as connection:
+                if not self.is_mysql:
+                    await connection.execution_options(sqlite_begin=begin)
+                async with (
+                    AsyncSession(bind=connection, expire_on_commit=False, autoflush=False) as session,
+                    session.begin(),
+                ):
+                    yield session
+        except TimeoutError:
+            # The others of the pool may be as dead as this one, and each would cost as long to find out.
+            await self.engine.dispose(close=False)
+            raise
 
     async def retry_write(self, work: Callable[[AsyncSession], Awaitable[Outcome]]) -> Outcome:
         """Run `work` in a write transaction, again from its beginning (four times at the most) after a
@@ -100,7 +109,7 @@ def is_unavailable(error: BaseException) -> bool:
             or isinstance(error, OperationalError)
             or error.__class__.__name__ == "InterfaceError"
         )
-    return isinstance(error, OSError | TimeoutError)
+    return isinstance(error, OSError | TimeoutError | PoolTimeoutError)
 
 
 def _mysql_engine(url: str, pool_size: int) -> AsyncEngine:

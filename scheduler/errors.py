@@ -24,7 +24,7 @@ class PunctualError(Exception):
     code: ClassVar[str] = "error"
 
     def __init__(self, message: str | None = None, *, code: str | None = None) -> None:
-        self.message = message or (type(self).__doc__ or "").strip()
+        self.message = message or " ".join((type(self).__doc__ or "").split())
         self.error_code = code or self.code
         super().__init__(self.message)
 

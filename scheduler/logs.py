@@ -15,12 +15,14 @@ from collections import deque
 from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
+from itertools import islice
 from typing import Any, TextIO, cast
 from uuid import UUID
 
 import orjson
 import structlog
-from sqlalchemy import insert
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from models import LogRecord
@@ -44,6 +46,7 @@ REDACTED = "[redacted]"
 LONGEST_VALUE = 4000  # characters of one field
 _SMALLEST_INTEGER, _GREATEST_INTEGER = -(2**63), 2**64 - 1  # what orjson writes
 KEPT = 10_000  # records held for the database before new ones are dropped
+AT_ONCE = 1000  # records of one INSERT
 
 
 class RecordKeeper:
@@ -77,11 +80,20 @@ class RecordKeeper:
 
     async def flush(self, database: Database) -> int:
         """Store what is held, in bulk. What could not be stored stays held. Returns how many were stored."""
-        batch = list(self._records)
+        batch = list(islice(self._records, AT_ONCE))
         if not batch:
             return 0
-        async with database.write() as session:
-            await session.execute(insert(LogRecord.__table__), batch)
+        try:
+            async with database.write() as session:
+                await session.execute(insert(LogRecord.__table__), batch)
+        except IntegrityError:
+            # An earlier flush landed though its answer was lost: what is there already is not stored again.
+            async with database.write() as session:
+                ids = [record["id"] for record in batch]
+                stored = set((await session.execute(select(LogRecord.id).where(LogRecord.id.in_(ids)))).scalars())
+                missing = [record for record in batch if record["id"] not in stored]
+                if missing:
+                    await session.execute(insert(LogRecord.__table__), missing)
         for _ in batch:
             self._records.popleft()
         return len(batch)

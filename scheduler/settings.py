@@ -16,6 +16,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from scheduler import setting_values
+
 PREFIX = "PUNCTUAL_"
 MINIMUM_SECRET_LENGTH = 32  # characters; RFC 7518, 3.2 asks for 256 bits for HS256
 
@@ -110,10 +112,33 @@ class Settings(BaseSettings):
     def _redis_url(cls, value: str | None) -> str | None:
         if not value:
             return None
-        if urlsplit(value).scheme not in ("redis", "rediss", "unix", "sentinel"):
-            raise ValueError("must begin with redis://, rediss://, unix:// or sentinel://")
-        if urlsplit(value).scheme in ("redis", "rediss") and urlsplit(value).port == 0:  # raises for no number
-            raise ValueError("names port 0")
+        setting_values.check_redis_url(value)
+        return value
+
+    @field_validator("sms_url")
+    @classmethod
+    def _sms_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        setting_values.check_sms_url(value)
+        return value
+
+    @field_validator("storage_url")
+    @classmethod
+    def _storage_url(cls, value: str) -> str:
+        setting_values.check_storage_url(value)
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _cors_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(setting_values.origin, value))
+
+    @field_validator("allowed_private_hosts")
+    @classmethod
+    def _allowed_private_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for each in value:
+            setting_values.check_private_host(each)
         return value
 
     @field_validator("mail_from")
@@ -170,11 +195,14 @@ def load_settings() -> Settings:
         draft = Settings(**values)
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
+    _check_tls(draft)
     data_dir = draft.data_dir.expanduser().resolve()
     changes: dict[str, Any] = {
         "data_dir": data_dir,
         "database_url": _database_url(draft.database_url, data_dir),
     }
+    if "public_url" not in values:
+        changes["public_url"] = f"{'https' if draft.tls_cert else 'http'}://127.0.0.1:{draft.port}"
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not draft.secret_keys:
@@ -201,6 +229,20 @@ def _need_for_production(values: dict[str, Any]) -> None:
             raise SettingsError(f"{name} must be set when PUNCTUAL_ENV=production")
     if not str(values["mail_url"]).startswith(("smtp://", "smtps://")):
         raise SettingsError("PUNCTUAL_MAIL_URL must be smtp:// or smtps:// when PUNCTUAL_ENV=production")
+
+
+def _check_tls(settings: Settings) -> None:
+    """When the process starts, not when it serves: a worker or a pool's parent says so too."""
+    certificate, key = settings.tls_cert, settings.tls_key
+    if certificate is None or key is None:
+        return
+    try:
+        setting_values.check_tls_files(certificate, key)
+    except OSError as error:
+        name = "PUNCTUAL_TLS_KEY" if str(error.filename) == str(key) != str(certificate) else "PUNCTUAL_TLS_CERT"
+        raise SettingsError(f"{name}: can't read {error.filename}: {error.strerror}") from None
+    except ValueError as error:
+        raise SettingsError(f"PUNCTUAL_TLS_CERT: {error}") from None
 
 
 def _one_line(error: ValidationError) -> str:

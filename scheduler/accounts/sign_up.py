@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import User
 from scheduler.access import Role
+from scheduler.accounts import names
 from scheduler.accounts.access_tokens import AccessTokens
 from scheduler.accounts.addresses import normalise_email
 from scheduler.accounts.passwords import Passwords, objection
@@ -41,7 +42,7 @@ async def sign_up(
     """
     if settings.signup == "closed":
         raise Forbidden("Sign-up is closed here; ask an administrator for an account.", code="signup_closed")
-    address = _checked(email, password)
+    address = _checked(email, password, name)
     password_hash = await passwords.hash(password)
     async with database.write() as session:
         user = await add_user(
@@ -61,9 +62,7 @@ async def create_admin(
     database: Database, *, email: str, name: str, password: str, passwords: Passwords, now: datetime
 ) -> UUID:
     """Make an administrator whose address counts as verified (command line). Raises as `sign_up` does."""
-    address = _checked(email, password)
-    if not name.strip():
-        raise Invalid(FieldError("/name", "must not be empty"))
+    address = _checked(email, password, name)
     password_hash = await passwords.hash(password)
     async with database.write() as session:
         user = await add_user(
@@ -115,7 +114,8 @@ async def add_user(
     return User(**values, phone=None, phone_verified_at=None)
 
 
-def _checked(email: str, password: str) -> str:
+def _checked(email: str, password: str, name: str) -> str:
+    """The address as it is stored. Raises `Invalid` for all that is wrong with the three."""
     errors = []
     address = ""
     try:
@@ -124,6 +124,8 @@ def _checked(email: str, password: str) -> str:
         errors.append(FieldError("/email", str(error)))
     if why := objection(password, email=address or email):
         errors.append(FieldError("/password", why))
+    if why := names.objection(name):
+        errors.append(FieldError("/name", why))
     if errors:
         raise Invalid(*errors)
     return address

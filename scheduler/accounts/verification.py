@@ -13,7 +13,8 @@ from scheduler.access import Actor
 from scheduler.accounts.sign_in import token_digest
 from scheduler.database import affected
 from scheduler.errors import Conflict, InvalidToken
-from scheduler.mail import outbox, templates
+from scheduler.mail import templates
+from scheduler.outbox.write import add_email
 from scheduler.settings import Settings
 
 PURPOSE = "verify_email"
@@ -38,7 +39,7 @@ async def send_verification(session: AsyncSession, *, user: User, settings: Sett
         link=f"{settings.public_url}/act/verify?token={token}",
         hours=int(LIFETIME.total_seconds() // 3600),
     )
-    await outbox.add(session, user=user, rendered=rendered, template="verify_email", settings=settings, now=now)
+    await add_email(session, user=user, rendered=rendered, template="verify_email", settings=settings, now=now)
 
 
 async def resend_verification(session: AsyncSession, *, actor: Actor, settings: Settings, now: datetime) -> None:

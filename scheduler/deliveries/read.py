@@ -49,6 +49,7 @@ async def list_deliveries(
     until: datetime | None = None,
     limit: int,
     cursor: str | None = None,
+    count: bool = False,
 ) -> Page[DeliveryEntry]:
     """The actor's deliveries, or with `task_id` those of a task that they see, latest fire time first.
 
@@ -58,6 +59,10 @@ async def list_deliveries(
     if task_id is not None:
         await get_task(session, actor=actor, task_id=task_id)
     since, until = since or now - BACK, until or now + AHEAD
+    total = None
+    if count:
+        total = await _count(session, _ahead(actor, task_id, since, until))
+        total += await _count(session, _ledger(actor, task_id, since, until))
     phase, fire_at, row_id, person_id = AHEAD_PHASE, None, None, None
     if cursor:
         phase, fire_at, row_id, person_id = decode_cursor(cursor, int, datetime, UUID, UUID)
@@ -81,7 +86,12 @@ async def list_deliveries(
         for row in await session.execute(query):
             entries.append((_fired(row), encode_cursor(LEDGER_PHASE, row.fire_at, row.id, row.user_id)))
     page = entries[:limit]
-    return Page([entry for entry, _ in page], page[-1][1] if len(entries) > limit else None)
+    return Page([entry for entry, _ in page], page[-1][1] if len(entries) > limit else None, total)
+
+
+async def _count(session: AsyncSession, query: Select[Any]) -> int:
+    found = await session.execute(query.with_only_columns(func.count(), maintain_column_froms=True))
+    return int(found.scalar_one())
 
 
 _person: ColumnElement[Any] = type_coerce(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import and_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Delivery, Reminder
@@ -25,6 +25,9 @@ class Ending(NamedTuple):
 
 async def skip(session: AsyncSession, endings: Sequence[Ending], *, reason: str) -> None:
     """Nothing went out, and for this reason nothing should."""
+    await session.execute(
+        update(Delivery.__table__).where(Delivery.id.in_([each.delivery_id for each in endings])).values(email_id=None)
+    )
     await _end(session, endings, DeliveryState.SKIPPED, ReminderState.SKIPPED, reason)
 
 
@@ -47,7 +50,7 @@ async def _end(
     await session.execute(
         update(Delivery.__table__)
         .where(Delivery.id.in_([each.delivery_id for each in endings]))
-        .values(state=state.value, reason=reason, email_id=None)
+        .values(state=state.value, reason=reason)
     )
     reminder_ids = await _without_another(session, {each.reminder_id for each in endings})
     await session.execute(
@@ -59,9 +62,15 @@ async def _end(
 
 async def _without_another(session: AsyncSession, reminder_ids: Iterable[UUID]) -> list[UUID]:
     """The reminders that have told nobody and are telling nobody: the others' state is for those deliveries to say."""
-    alive = select(Delivery.reminder_id).where(
-        Delivery.reminder_id.in_(list(reminder_ids)),
-        Delivery.state.in_([DeliveryState.GATHERING.value, DeliveryState.SENDING.value, DeliveryState.SENT.value]),
+    # Of this firing: what an earlier one came to is another story.
+    this_firing = and_(Reminder.id == Delivery.reminder_id, Reminder.fire_at == Delivery.fire_at)
+    alive = (
+        select(Delivery.reminder_id)
+        .join(Reminder, this_firing)
+        .where(
+            Delivery.reminder_id.in_(list(reminder_ids)),
+            Delivery.state.in_([DeliveryState.GATHERING.value, DeliveryState.SENDING.value, DeliveryState.SENT.value]),
+        )
     )
     living = set((await session.execute(alive)).scalars())
     return sorted(each for each in reminder_ids if each not in living)

@@ -151,9 +151,7 @@ class SmtpTransport:
             return
         loop = asyncio.get_running_loop()
         if self._live and loop.time() < self._no_more_before:
-            # The server gives us no more connections; let those that we have do the work.
-            self._waiting.extendleft(reversed(self._again))
-            self._again.clear()
+            self._make_do()
             return
         wanted = min(len(self._waiting) + len(self._again), self._server.connections - len(self._live)) - len(
             self._opening
@@ -181,6 +179,7 @@ class SmtpTransport:
             cast(asyncio.WriteTransport, transport),
             pipelining=client.supports_extension("pipelining"),
             timeout=self._server.timeout,
+            content_timeout=self._server.content_timeout,
             most_messages=MESSAGES_PER_CONNECTION,
             loop=loop,
         )
@@ -192,16 +191,24 @@ class SmtpTransport:
             message = self._again.popleft()
             if not message.future.done():
                 connection.begin(message)
+                # Others may be left whose connection was refused while this one was being opened.
+                self._open_more()
                 return
         self.connection_free(connection)
 
     def _opening_failed(self, error: MailError) -> None:
         self._no_more_before = asyncio.get_running_loop().time() + _PAUSE_AFTER_REFUSAL
         if self._live:
-            self._waiting.extendleft(reversed(self._again))
-            self._again.clear()
+            self._make_do()
         elif not self._opening:  # the last to try: nobody else will serve those who wait
             self._fail_waiting(error)
+
+    def _make_do(self) -> None:
+        """The server gives us no more connections: let those that we have do the work, idle ones at once."""
+        self._waiting.extendleft(reversed(self._again))
+        self._again.clear()
+        while self._idle and (message := self.next_message()) is not None:
+            self._idle.pop().begin(message)
 
     def _fail_waiting(self, error: MailError) -> None:
         for queue in (self._again, self._waiting):

@@ -66,7 +66,7 @@ class Pool(Protocol):
 
 class SmtpConnection(asyncio.Protocol):
     """`served` counts the messages it has finished with; `idle_since` is the loop's time when the last one
-    ended.
+    ended. `content_timeout` is how many seconds the reply to a content may take, `timeout` any other.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class SmtpConnection(asyncio.Protocol):
         *,
         pipelining: bool,
         timeout: float,
+        content_timeout: float,
         most_messages: int,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
@@ -87,6 +88,7 @@ class SmtpConnection(asyncio.Protocol):
         self._transport = transport
         self._pipelining = pipelining
         self._timeout = timeout
+        self._content_timeout = content_timeout
         self._most_messages = most_messages
         self._now = loop.time
         self._expected: deque[str] = deque()  # what the replies to come answer, in order
@@ -252,19 +254,21 @@ class SmtpConnection(asyncio.Protocol):
             # message.
             self.end("it took DATA without a sender")
             return
+        timeout = self._timeout
         if self._refusal is None:
             content, self._content_written = message.content, True
+            timeout = self._content_timeout
         else:
             content = b".\r\n"  # RFC 2920 section 3.1: no recipient was taken; this ends it, and sends nothing
         following = None
         if self._pipelining and self.served + 2 <= self._most_messages:
             following = self._pool.next_message()
         if following is None:
-            self._write(content, ("content",))
+            self._write(content, ("content",), timeout)
             return
         self._following = following
         following.connection = self
-        self._write(content + b"".join(following.commands), ("content", "MAIL", "RCPT", "DATA"))
+        self._write(content + b"".join(following.commands), ("content", "MAIL", "RCPT", "DATA"), timeout)
 
     def _refuse(self, stage: str, code: int, text: bytes) -> None:
         """Remember why the current message won't go; the replies to its other commands are still to be

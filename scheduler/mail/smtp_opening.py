@@ -14,10 +14,16 @@ from scheduler.mail.delivery import ServerUnavailable
 
 _HOST_NAME_TIMEOUT = 5.0  # seconds; finding our own name asks the DNS, which may hang
 
+CONTENT_TIMEOUT = 600.0
+"""Seconds that a server may take over a message that it has whole: giving up sooner makes a second one of it (RFC
+5321, 4.5.3.2.6)."""
+
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """Where the server is and how to speak to it. `timeout` in seconds."""
+    """Where the server is and how to speak to it. `timeout` in seconds, for each step but one:
+    `content_timeout` is for the reply to a content (after the final ".").
+    """
 
     host: str
     port: int
@@ -26,6 +32,7 @@ class SmtpServer:
     password: str | None = field(default=None, repr=False)
     connections: int = 8
     timeout: float = 30.0
+    content_timeout: float = CONTENT_TIMEOUT
 
     @property
     def description(self) -> str:

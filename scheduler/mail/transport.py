@@ -17,7 +17,7 @@ import idna
 from scheduler.mail.delivery import Deferred, Envelope, MailError, Refused, ServerUnavailable, Transport
 from scheduler.mail.maildir import MaildirTransport
 from scheduler.mail.smtp import SmtpTransport
-from scheduler.mail.smtp_opening import SmtpServer
+from scheduler.mail.smtp_opening import CONTENT_TIMEOUT, SmtpServer
 
 __all__ = [
     "Deferred",
@@ -32,15 +32,16 @@ __all__ = [
 _DEFAULT_PORTS = {"smtp": 25, "smtps": 465}
 _MOST_CONNECTIONS = 100
 _LONGEST_TIMEOUT = 600.0  # seconds
+_LONGEST_CONTENT_TIMEOUT = 3600.0
 _YES, _NO = {"1", "true", "yes", "on"}, {"0", "false", "no", "off"}
 
 
 def open_transport(mail_url: str, *, data_dir: Path) -> Transport:
     """The transport that `mail_url` names; nothing is connected yet, and no folder made.
 
-    Options of smtp and smtps: `connections` (default 8), `timeout` in seconds for each step (default 30); of
-    smtp,
-    `starttls` (default 0). Raises ValueError with one line for people, which never holds the password.
+    Options of smtp and smtps: `connections` (default 8), `timeout` in seconds for each step (default 30),
+    `content_timeout` in seconds for the reply to a content (default 600); of smtp, `starttls` (default 0). Raises
+    ValueError with one line for people, which never holds the password.
     """
     try:
         parts = urlsplit(mail_url.strip())
@@ -90,9 +91,12 @@ def _smtp_server(parts: SplitResult) -> SmtpServer:
     if connections != int(connections):
         raise ValueError("In the mail URL, connections must be a whole number.")
     timeout = _number(options.pop("timeout", "30"), "timeout", _LONGEST_TIMEOUT)
+    patience = options.pop("content_timeout", str(max(timeout, CONTENT_TIMEOUT)))
+    content_timeout = _number(patience, "content_timeout", _LONGEST_CONTENT_TIMEOUT)
     if options:
         raise ValueError(
-            f"The mail URL has an unknown option, {min(options)!r}; known: connections, starttls, timeout."
+            f"The mail URL has an unknown option, {min(options)!r}; "
+            "known: connections, content_timeout, starttls, timeout."
         )
     security: Literal["none", "starttls", "tls"] = (
         "tls" if parts.scheme == "smtps" else "starttls" if starttls else "none"
@@ -109,6 +113,7 @@ def _smtp_server(parts: SplitResult) -> SmtpServer:
         password=password,
         connections=int(connections),
         timeout=timeout,
+        content_timeout=content_timeout,
     )
 
 

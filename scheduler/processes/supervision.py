@@ -72,11 +72,6 @@ class Supervised:
         self.start_again_at = time.monotonic() + pause
         return pause
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal, if it still runs."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-
 
 def describe_end(status: int) -> str:
     """An exit status in words: `exit status 1`, `SIGKILL`."""

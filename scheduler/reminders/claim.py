@@ -58,6 +58,21 @@ async def claim_due(session: AsyncSession, *, claim: UUID, now: datetime, limit:
     return due
 
 
+async def release_claim(
+    session: AsyncSession, *, claim: UUID, reminder_ids: Sequence[UUID], state: ReminderState
+) -> None:
+    """Give back what this claim holds of these reminders in this state, for anybody to claim at once."""
+    await session.execute(
+        update(Reminder.__table__)
+        .where(
+            Reminder.id.in_(reminder_ids),
+            Reminder.owner == claim,
+            Reminder.state == state.value,
+        )
+        .values(state=ReminderState.PENDING.value, owner=None, lease_until=None)
+    )
+
+
 async def release_expired(session: AsyncSession, *, now: datetime, limit: int = 5000) -> int:
     """Give back what was claimed by workers whose lease ran out, for the next tick. Returns how many."""
     query = (

@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from scheduler.links import Links
 from scheduler.mail import templates
 from scheduler.mail.local_time import late_text, local_date_text, local_text
-from scheduler.mail.outbox import email_row
+from scheduler.outbox.write import email_row
 from scheduler.reminders.times import is_late
 from scheduler.tasks.read import PRIORITIES
 

@@ -3,6 +3,7 @@ transaction."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,10 +18,12 @@ from models import Delivery, Email, Reminder
 from models.delivery import Channel, DeliveryState
 from models.reminder import ReminderState
 from scheduler.database import Database, affected
+from scheduler.deliveries.settle import Ending
 from scheduler.identifiers import new_id
 from scheduler.logs import get_logger
+from scheduler.outbox.hand_over import HandOver
 from scheduler.reminders.audience import Tasks, load_people, load_tasks
-from scheduler.reminders.claim import Due
+from scheduler.reminders.claim import Due, release_claim
 from scheduler.reminders.email import ReminderEmails
 from scheduler.reminders.recheck import NO_RECIPIENT
 from scheduler.reminders.times import is_late
@@ -28,6 +31,9 @@ from scheduler.settings import Settings
 from scheduler.tasks.versions import raise_versions
 
 RENDER_ERROR = "render_error"
+A_SLICE = 50  # e-mails, some 5 ms
+MOST_RECIPIENTS = 2000
+"""E-mails of one transaction: some 10 MB and half a second."""
 _ON_ITS_WAY = frozenset({DeliveryState.GATHERING.value, DeliveryState.SENDING.value})
 Told = dict[tuple[UUID, datetime, UUID], tuple[str, str | None]]
 """The deliveries there are already, by reminder, fire time and person: state and reason."""
@@ -46,6 +52,10 @@ class Fired:
     lost: int = 0
     """Taken back or changed by somebody else between the claim and now."""
 
+    def counts(self) -> dict[str, int]:
+        """By name, for records and results."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
     def add(self, other: Fired) -> None:
         """Sum up."""
         for name in self.__slots__:
@@ -58,6 +68,8 @@ class _Plan:
 
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     emails: list[dict[str, Any]] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    """The delivery that each of the e-mails carries."""
     ended: dict[tuple[str, str | None], list[UUID]] = field(default_factory=dict)
     """Reminders by the end (state, reason) that they come to at once, as nothing goes out for them."""
     touched_tasks: set[UUID] = field(default_factory=set)
@@ -72,27 +84,33 @@ async def fire(
     emails: ReminderEmails,
     settings: Settings,
     now: datetime,
+    hand_over: HandOver | None = None,
 ) -> Fired:
-    """Turn claimed reminders into deliveries and e-mails.
+    """Turn claimed reminders into deliveries and e-mails; with `hand_over`, these go straight to this process's sender.
 
     A firing that has a delivery row already (snoozed for that person, or a clock that was set back) hits the
     unique key; only then is it worth a statement to ask which ones there are.
     """
 
-    async def work(session: AsyncSession) -> Fired:
-        return await _fire(session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=None)
+    async def write(session: AsyncSession, told: Told | None = None) -> tuple[Fired, _Plan | None]:
+        fired, plan = await _plan(session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=told)
+        claimed = hand_over is not None and hand_over.claim(plan.emails, now=now)
+        await _write(session, plan)
+        return fired, plan if claimed else None
 
-    async def careful_work(session: AsyncSession) -> Fired:
-        told = await _told_already(session, due)
-        return await _fire(session, claim=claim, due=due, emails=emails, settings=settings, now=now, told=told)
+    async def write_carefully(session: AsyncSession) -> tuple[Fired, _Plan | None]:
+        return await write(session, await _told_already(session, due))
 
     try:
-        return await database.retry_write(work)
+        fired, plan = await database.retry_write(write)
     except IntegrityError:
-        return await database.retry_write(careful_work)
+        fired, plan = await database.retry_write(write_carefully)
+    if hand_over is not None and plan is not None:
+        hand_over.put(plan.emails, plan.endings)
+    return fired
 
 
-async def _fire(
+async def _plan(
     session: AsyncSession,
     *,
     claim: UUID,
@@ -101,7 +119,7 @@ async def _fire(
     settings: Settings,
     now: datetime,
     told: Told | None,
-) -> Fired:
+) -> tuple[Fired, _Plan]:
     # 1. The fence: what is still ours becomes `sending`. A task changed meanwhile has taken its reminders
     # from us.
     ids = [each.id for each in due]
@@ -118,16 +136,44 @@ async def _fire(
         held = [each for each in due if each.id in still]
     fired = Fired(claimed=len(held), lost=len(due) - len(held))
     if not held:
-        return fired
+        return fired, _Plan()
     # 2. Look again.
     tasks = await load_tasks(session, {each.task_id for each in held})
     recipients = {each.id: tasks.recipients(each.task_id, audience=each.audience, set_by=each.user_id) for each in held}
-    people = await load_people(session, {person for persons in recipients.values() for person in persons})
-    # 3. Decide and render; then write in bulk.
+    held, others = _as_many_as(held, recipients, MOST_RECIPIENTS)
+    if others:
+        ids = [each.id for each in others]
+        await release_claim(session, claim=claim, reminder_ids=ids, state=ReminderState.SENDING)
+    fired.claimed = len(held)
+    people = await load_people(session, {person for each in held for person in recipients[each.id]})
+    # 3. Decide and render.
     planner = _Planner(tasks, people, told or {}, emails, settings, now)
+    rendered = 0
     for each in held:
         planner.plan(each, recipients[each.id])
+        rendered += len(recipients[each.id])
+        if rendered >= A_SLICE:
+            rendered = 0
+            await asyncio.sleep(0)  # rendering is pure computing: let others of this loop have their turn
     plan = planner.rows
+    fired.emails, fired.late = len(plan.emails), plan.late
+    fired.skipped = sum(map(len, plan.ended.values()))
+    return fired, plan
+
+
+def _as_many_as(
+    held: Sequence[Due], recipients: dict[UUID, Sequence[UUID]], most: int
+) -> tuple[Sequence[Due], Sequence[Due]]:
+    """The first reminders with at most so many recipients together (one at the least), and the others."""
+    total = 0
+    for index, each in enumerate(held):
+        total += len(recipients[each.id])
+        if total > most and index > 0:
+            return held[:index], held[index:]
+    return held, ()
+
+
+async def _write(session: AsyncSession, plan: _Plan) -> None:
     if plan.deliveries:
         await session.execute(insert(Delivery.__table__), plan.deliveries)
     if plan.emails:
@@ -136,11 +182,8 @@ async def _fire(
         await session.execute(
             update(Reminder.__table__).where(Reminder.id.in_(reminder_ids)).values(state=state, reason=reason)
         )
-        fired.skipped += len(reminder_ids)
     if plan.touched_tasks:
         await raise_versions(session, plan.touched_tasks)
-    fired.emails, fired.late = len(plan.emails), plan.late
-    return fired
 
 
 @dataclass(slots=True)
@@ -191,9 +234,12 @@ class _Planner:
                 except Exception:  # one that can't be rendered must not hold up the rest of its claim
                     log.exception("reminder.render_failed", reminder_id=str(due.id))
                     state, reason, email_id = DeliveryState.FAILED, RENDER_ERROR, None
+        delivery_id = new_id()
+        if state == DeliveryState.SENDING:
+            self.rows.endings.append(Ending(delivery_id, due.id, due.task_id))
         self.rows.deliveries.append(
             {
-                "id": new_id(),
+                "id": delivery_id,
                 "reminder_id": due.id,
                 "task_id": due.task_id,
                 "user_id": person_id,

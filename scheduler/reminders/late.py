@@ -24,6 +24,8 @@ from scheduler.reminders.times import LATE_AFTER, LATE_ONES_BY_THEMSELVES
 PATIENCE = timedelta(seconds=30)
 """How long a late delivery waits for the person's others, where some late reminder can't be fired just now."""
 PEOPLE_AT_ONCE = 200
+MOST_IN_ONE = 500
+"""Lines of one e-mail; more would make a message that mail servers refuse for its size."""
 log = get_logger("reminders")
 
 
@@ -60,10 +62,12 @@ async def gather_late(
         else:
             skipped.setdefault(reason, []).append(_ending(delivery))
     rows: list[dict[str, Any]] = []
-    for person_id, late in by_person.items():
-        if len(late) > LATE_ONES_BY_THEMSELVES:
-            rows.append(await _write_one_for_all(session, late, tasks, people[person_id], emails, now))
-    few = [late for late in by_person.values() if len(late) <= LATE_ONES_BY_THEMSELVES]
+    many = {person: late for person, late in by_person.items() if len(late) > LATE_ONES_BY_THEMSELVES}
+    for person_id, late in many.items():
+        for start in range(0, len(late), MOST_IN_ONE):
+            part = late[start : start + MOST_IN_ONE]
+            rows += await _write_one_for_all(session, part, tasks, people[person_id], emails, now)
+    few = [late for person, late in by_person.items() if person not in many]
     rows += await _write_each([each for late in few for each in late], session, tasks, people, emails, now)
     if rows:
         await session.execute(insert(Email.__table__), rows)
@@ -94,11 +98,16 @@ async def _write_one_for_all(
     person: Row[Any],
     emails: ReminderEmails,
     now: datetime,
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     email_id = new_id()
     items = [(each.reminder_id, each.fire_at, tasks.rows[each.task_id]) for each in late]
+    try:
+        row = emails.missed(email_id=email_id, person=person, items=items, now=now)
+    except Exception:  # one person's must not hold up the others': theirs go out each by itself, as far as they can
+        log.exception("reminder.render_failed", user_id=str(person.id))
+        return await _write_each(late, session, tasks, {person.id: person}, emails, now)
     await _send_under(session, [each.id for each in late], email_id)
-    return emails.missed(email_id=email_id, person=person, items=items, now=now)
+    return [row]
 
 
 async def _write_each(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, delete, insert, or_, select, update
+from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -27,12 +27,16 @@ SNOOZED = "snoozed"
 
 
 async def list_reminders(
-    session: AsyncSession, *, actor: Actor, task_id: UUID, limit: int, cursor: str | None = None
+    session: AsyncSession, *, actor: Actor, task_id: UUID, limit: int, cursor: str | None = None, count: bool = False
 ) -> Page[Row[Any]]:
     """A task's reminders: those for its assignees and the actor's private ones, soonest first. Raises
     `NotFound`."""
     await get_task(session, actor=actor, task_id=task_id)
-    query = select(Reminder.__table__).where(Reminder.task_id == task_id, _visible_to(actor))
+    conditions = (Reminder.task_id == task_id, _visible_to(actor))
+    total = None
+    if count:
+        total = (await session.execute(select(func.count()).select_from(Reminder).where(*conditions))).scalar_one()
+    query = select(Reminder.__table__).where(*conditions)
     if cursor:
         fire_at, reminder_id = decode_cursor(cursor, datetime, UUID)
         query = query.where(
@@ -41,7 +45,7 @@ async def list_reminders(
     query = query.order_by(Reminder.fire_at, Reminder.id).limit(limit + 1)
     found = (await session.execute(query)).all()
     items = found[:limit]
-    return Page(items, encode_cursor(items[-1].fire_at, items[-1].id) if len(found) > limit else None)
+    return Page(items, encode_cursor(items[-1].fire_at, items[-1].id) if len(found) > limit else None, total)
 
 
 async def add_reminder(

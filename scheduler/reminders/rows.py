@@ -59,12 +59,12 @@ async def replace(
     user_id: UUID,
     specs: Sequence[ReminderSpec],
     now: datetime,
-) -> None:
+) -> bool:
     """Make `specs` the task's list: those for its assignees, and those private to `user_id` that the list
     names.
 
     One that is there already stays as it is, with its state: sending the same list again neither repeats nor
-    loses one.
+    loses one. Returns whether those for the assignees, which the task's answer shows, are others now.
     """
     query = select(Reminder).where(Reminder.task_id == task_id).with_for_update()
     present = [
@@ -97,6 +97,7 @@ async def replace(
         raise Invalid(*(_at_its_place(each, indexes) for each in error.errors)) from None
     if gone:
         await session.execute(delete(Reminder.__table__).where(Reminder.id.in_(gone)))
+    return bool(gone) or any(spec.audience == Audience.ASSIGNEES for spec in wanted)
 
 
 async def follow_task(session: AsyncSession, *, task_id: UUID, times: TaskTimes, now: datetime) -> None:

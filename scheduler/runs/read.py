@@ -61,13 +61,17 @@ async def get_run(session: AsyncSession, *, run_id: UUID) -> Row[Any]:
 
 
 async def list_run_logs(
-    session: AsyncSession, *, run_id: UUID, limit: int, cursor: str | None = None
+    session: AsyncSession, *, run_id: UUID, limit: int, cursor: str | None = None, count: bool = False
 ) -> Page[Row[Any]]:
     """The records of one run, newest first. Raises `NotFound` or `BadCursor`."""
     await get_run(session, run_id=run_id)
-    query = select(LogRecord.__table__).where(LogRecord.run_id == run_id)
+    of_run = LogRecord.run_id == run_id
+    total = None
+    if count:
+        total = (await session.execute(select(func.count()).select_from(LogRecord).where(of_run))).scalar_one()
+    query = select(LogRecord.__table__).where(of_run)
     if cursor:
         query = query.where(LogRecord.id < decode_cursor(cursor, UUID)[0])
     found = (await session.execute(query.order_by(LogRecord.id.desc()).limit(limit + 1))).all()
     items = found[:limit]
-    return Page(items, encode_cursor(items[-1].id) if len(found) > limit else None)
+    return Page(items, encode_cursor(items[-1].id) if len(found) > limit else None, total)

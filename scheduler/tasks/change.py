@@ -39,18 +39,20 @@ async def change_task(
         raise Conflict("This task is in the bin; restore it first.", code="already_deleted")
     before = dict(task._mapping)
     after = before | _columns(changes, before, now)
-    if "assignee_ids" in changes and set(changes["assignee_ids"]) != assignee_ids:
+    other_assignees = "assignee_ids" in changes and set(changes["assignee_ids"]) != assignee_ids
+    if other_assignees:
         await session.execute(delete(TaskAssignee).where(TaskAssignee.task_id == task_id))
         await assign(session, task_id=task_id, user_ids=changes["assignee_ids"], now=now, already=assignee_ids)
     times = task_times(after)
     if times != task_times(before):
         await reminder_rows.follow_task(session, task_id=task_id, times=times, now=now)
+    other_reminders = False
     if "reminders" in changes:
-        await reminder_rows.replace(
+        other_reminders = await reminder_rows.replace(
             session, task_id=task_id, times=times, user_id=actor.user_id, specs=changes["reminders"], now=now
         )
     columns = {key: value for key, value in after.items() if value != before[key]}
-    if columns or {"assignee_ids", "reminders"} & changes.keys():
+    if columns or other_assignees or other_reminders:
         await _write(session, task_id, columns, now)
 
 

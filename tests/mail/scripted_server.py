@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 # What a server may do at a point: None is the usual answer; text is written instead (with its CRLF);
-# CUT closes the connection, SILENT says nothing more.
+# CUT closes the connection, SILENT says nothing more, an event holds the usual answer back until it is set.
 CUT, SILENT = object(), object()
 
 # The points: "banner", "EHLO", "MAIL", "RCPT", "DATA", "." (after the content), "RSET", "NOOP", "QUIT".
@@ -40,7 +40,7 @@ class ScriptedServer:
 
     @property
     def url(self) -> str:
-        return f"smtp://127.0.0.1:{self.port}?connections=1&timeout=2"
+        return f"smtp://127.0.0.1:{self.port}?connections=1&timeout=2&content_timeout=2"
 
     def points(self, connection: int) -> list[str]:
         return [point for number, point in self.heard if number == connection]
@@ -92,6 +92,9 @@ class ScriptedServer:
             return False
         if answer is SILENT:
             await asyncio.sleep(60)
+        if isinstance(answer, asyncio.Event):
+            await answer.wait()
+            answer = None
         if answer is None:
             usual = "250-scripted\r\n250 PIPELINING" if point == "EHLO" and self.pipelining else "250 ok"
             answer = _USUAL.get(point, usual)

@@ -21,7 +21,11 @@ DATA_DIR = Path("data")
         ("smtps://mail.example.org/", SmtpServer("mail.example.org", 465, "tls")),
         (
             "smtp://us%40er:p%3Aa%2Fs%23s%25@[::1]:2525?connections=3&timeout=1.5",
-            SmtpServer("::1", 2525, "none", "us@er", "p:a/s#s%", 3, 1.5),
+            SmtpServer("::1", 2525, "none", "us@er", "p:a/s#s%", 3, 1.5, 600),
+        ),
+        (
+            "smtp://mail.example.org?timeout=5&content_timeout=900",
+            SmtpServer("mail.example.org", 25, timeout=5, content_timeout=900),
         ),
         ("smtp://u:secret@localhost", SmtpServer("localhost", 25, "none", "u", "secret")),
         (
@@ -73,6 +77,8 @@ def test_maildir(url: str, folder: object) -> None:
         "smtp://host?connections=1000",
         "smtp://host?timeout=nan",
         "smtp://host?timeout=-1",
+        "smtp://host?content_timeout=0",
+        "smtp://host?content_timeout=3601",
         "smtp://user:sec/secret@host?starttls=1",
         "smtp://user:sec#secret@host?starttls=1",
         "smtp://user:sec?secret@host",

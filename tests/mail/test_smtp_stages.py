@@ -25,6 +25,7 @@ def envelope(number: int = 0, data: bytes = CONTENT) -> Envelope:
 
 def opened(server: ScriptedServer, **options: object) -> Transport:
     chosen = {"connections": 1, "timeout": 2, **options}
+    chosen.setdefault("content_timeout", chosen["timeout"])
     query = "&".join(f"{name}={value}" for name, value in chosen.items())
     return open_transport(f"smtp://127.0.0.1:{server.port}?{query}", data_dir=Path())
 
@@ -342,6 +343,101 @@ async def test_the_server_gives_only_one_connection() -> None:
         await asyncio.gather(*(transport.send(envelope(n)) for n in range(50)))
         assert len(server.taken) == 51
         await transport.close()
+
+
+async def keep_two_connections(server: ScriptedServer, transport: Transport, hold: asyncio.Event) -> None:
+    """Send two messages over a connection each. The server holds back its answer to the first content by `hold`."""
+    first = asyncio.create_task(transport.send(envelope(0)))
+    await server.content_came.wait()
+    await transport.send(envelope(1))
+    hold.set()
+    await first
+    assert server.connections == len(server.taken) == 2
+
+
+async def test_an_idle_connection_takes_what_no_new_one_is_given_for(pipelining: bool) -> None:
+    """One kept connection has gone stale, the server gives no other: the one that idles does the work."""
+    meanwhile: list[int] = []  # the connections that are cut
+    hold = asyncio.Event()
+
+    def script(at: str, connection: int) -> object:
+        if at == "." and not hold.is_set() and connection == 0:
+            return hold
+        if at == "banner" and connection > 1:
+            return "421 too many connections from you"
+        if at == "MAIL" and not meanwhile and len(server.taken) == 2:
+            meanwhile.append(connection)
+        return CUT if connection in meanwhile else None
+
+    async with scripted_server(script, pipelining=pipelining) as server:
+        transport = opened(server, connections=2)
+        await keep_two_connections(server, transport, hold)
+        async with asyncio.timeout(5):
+            await transport.send(envelope(2, b"third\r\n"))
+        assert server.taken[-1] == b"third\r\n"
+        assert meanwhile
+        await transport.close()
+
+
+async def test_those_whose_new_connection_is_refused_wait_for_the_one_that_is_not(pipelining: bool) -> None:
+    """Both kept connections have gone stale; of the two new ones the server gives one, after refusing the other."""
+
+    hold = asyncio.Event()
+
+    def script(at: str, connection: int) -> object:
+        if at == "." and not hold.is_set() and connection == 0:
+            return hold
+        if at == "banner" and connection == 2:
+            return "421 too many connections from you"
+        return CUT if connection < 2 and at == "MAIL" and len(server.taken) == 2 else None
+
+    async with scripted_server(script, pipelining=pipelining) as server:
+        transport = opened(server, connections=2)
+        await keep_two_connections(server, transport, hold)
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(transport.send(envelope(n)) for n in range(2, 4)))
+        assert len(server.taken) == 4
+        await transport.close()
+
+
+async def test_the_reply_to_a_content_may_take_longer_than_others(pipelining: bool) -> None:
+    """Who gives up on a server that has the message whole sends it twice (RFC 5321, 4.5.3.2.6)."""
+    slow = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hello\r\n")
+        while line := await reader.readline():
+            answer = b"250 ok"
+            if line.startswith(b"EHLO"):
+                answer = b"250-me\r\n250 PIPELINING" if pipelining else b"250 me"
+            elif line.startswith(b"DATA"):
+                writer.write(b"354 go on\r\n")
+                await reader.readuntil(b"\r\n.\r\n")
+                await asyncio.sleep(0.8)
+            elif line.startswith(b"MAIL") and slow.is_set():
+                await asyncio.sleep(0.8)
+            writer.write(answer + b"\r\n")
+            if line.startswith(b"QUIT"):
+                break
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    url = f"smtp://127.0.0.1:{port}?connections=1&timeout=0.3"
+    patient = open_transport(url + "&content_timeout=5", data_dir=Path())
+    await asyncio.gather(*(patient.send(envelope(number)) for number in range(2)))
+    slow.set()
+    with pytest.raises(ServerUnavailable) as lost:
+        await patient.send(envelope(2))
+    assert not lost.value.may_have_arrived
+    slow.clear()
+    impatient = open_transport(url + "&content_timeout=0.3", data_dir=Path())
+    with pytest.raises(ServerUnavailable) as lost:
+        await impatient.send(envelope(3))
+    assert lost.value.may_have_arrived
+    await patient.close()
+    await impatient.close()
+    listening.close()
 
 
 async def test_a_connection_carries_so_many_messages_and_no_more(

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.mail.breaker import Breaker
-from scheduler.mail.send import RETRY
+from scheduler.outbox.breaker import Breaker
+from scheduler.outbox.send import RETRY
 from scheduler.runs.backoff import Backoff
 
 NOW = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -43,23 +43,38 @@ def test_three_days_of_tries_do_not_trouble_a_server() -> None:
     assert 72 <= attempts <= 500
 
 
+class Seconds:
+    """A monotonic clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_the_breaker_opens_lets_one_probe_decide_and_closes() -> None:
-    breaker = Breaker()
-    assert (breaker.is_open(NOW), breaker.is_probing) == (False, False)
-    retry_at = breaker.failed(NOW)
-    assert NOW + timedelta(seconds=0.5) <= retry_at <= NOW + timedelta(seconds=1)
-    assert breaker.is_open(NOW) and breaker.is_open(retry_at - timedelta(microseconds=1))
-    assert (breaker.is_open(retry_at), breaker.is_probing) == (False, True)
+    seconds = Seconds()
+    breaker = Breaker(seconds)
+    assert (breaker.is_open, breaker.is_probing, breaker.wait_s) == (False, False, 0.0)
+    breaker.failed()
+    assert 0.5 <= breaker.wait_s <= 1
+    assert (breaker.is_open, breaker.is_probing) == (True, True)
+    seconds.now += breaker.wait_s
+    assert (breaker.is_open, breaker.is_probing) == (False, True)
     breaker.succeeded()
-    assert (breaker.is_open(NOW), breaker.is_probing) == (False, False)
+    assert (breaker.is_open, breaker.is_probing) == (False, False)
 
 
 def test_failures_of_one_try_count_once_and_the_wait_is_bounded() -> None:
-    breaker = Breaker()
-    assert len({breaker.failed(NOW) for _ in range(100)}) == 1
-    at = NOW
+    seconds = Seconds()
+    breaker = Breaker(seconds)
+    breaker.failed()
+    first = breaker.wait_s
+    for _ in range(100):
+        breaker.failed()
+    assert breaker.wait_s == first
     for _ in range(2000):
-        following = breaker.failed(at)
-        assert following - at <= timedelta(seconds=10)
-        at = following
-    assert breaker.is_open(at - timedelta(microseconds=1))
+        seconds.now += breaker.wait_s
+        breaker.failed()
+        assert 0.5 <= breaker.wait_s <= 10

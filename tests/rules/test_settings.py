@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from scheduler.settings import Settings, SettingsError, load_settings
 
@@ -91,6 +93,56 @@ WRONG = [
     ("REDIS_URL", "http://redis"),
     ("REDIS_URL", "localhost:6379"),
     ("REDIS_URL", "redis://localhost:port"),
+    ("REDIS_URL", "redis://localhost:0"),
+    ("REDIS_URL", "redis://localhost/notanumber"),
+    ("REDIS_URL", "rediss://localhost:6379/0/1"),
+    ("REDIS_URL", "redis://localhost?db=-1"),
+    ("REDIS_URL", "unix://"),
+    ("REDIS_URL", "unix:///run/redis.sock?db=one"),
+    ("REDIS_URL", "sentinel://"),
+    ("REDIS_URL", "sentinel://h1,/name"),
+    ("REDIS_URL", "sentinel://h1:port,h2/name"),
+    ("SMS_URL", "twilio"),
+    ("SMS_URL", "nexmo://sid:token@host/+15550100"),
+    ("SMS_URL", "twilio://host/+15550100"),
+    ("SMS_URL", "twilio://sid@host/+15550100"),
+    ("SMS_URL", "twilio://sid:token@/+15550100"),
+    ("SMS_URL", "twilio://sid:token@host"),
+    ("SMS_URL", "twilio://sid:token@host/"),
+    ("SMS_URL", "twilio://sid:token@host/a/b"),
+    ("SMS_URL", "twilio://sid:token@host:port/+15550100"),
+    ("SMS_URL", "twilio://sid:token@[::1/+15550100"),
+    ("STORAGE_URL", "nonsense"),
+    ("STORAGE_URL", "/srv/files"),
+    ("STORAGE_URL", "file:relative"),
+    ("STORAGE_URL", "file://host/folder"),
+    ("STORAGE_URL", "http://bucket"),
+    ("STORAGE_URL", "s3:bucket"),
+    ("STORAGE_URL", "s3://"),
+    ("STORAGE_URL", "s3://bucket/folder"),
+    ("STORAGE_URL", "s3://b?endpoint=https://s3.example.org"),
+    ("STORAGE_URL", "s3://bucket?endpoint=s3.example.org"),
+    ("STORAGE_URL", "s3://bucket?endpiont=https://s3.example.org"),
+    ("STORAGE_URL", "s3://key@bucket"),
+    ("CORS_ORIGINS", "*"),
+    ("CORS_ORIGINS", "null"),
+    ("CORS_ORIGINS", "app.example.org"),
+    ("CORS_ORIGINS", "https://app.example.org/"),
+    ("CORS_ORIGINS", "https://app.example.org/path"),
+    ("CORS_ORIGINS", "https://*.example.org"),
+    ("CORS_ORIGINS", "https://user@app.example.org"),
+    ("CORS_ORIGINS", "https://app.example.org:0"),
+    ("CORS_ORIGINS", "https://app.example.org:65536"),
+    ("CORS_ORIGINS", "https://app.example.org, app.example.net"),
+    ("ALLOWED_PRIVATE_HOSTS", "http://hook.internal"),
+    ("ALLOWED_PRIVATE_HOSTS", "hook.internal/path"),
+    ("ALLOWED_PRIVATE_HOSTS", "hook.internal:0"),
+    ("ALLOWED_PRIVATE_HOSTS", "hook.internal:port"),
+    ("ALLOWED_PRIVATE_HOSTS", "10.0.0.0/33"),
+    ("ALLOWED_PRIVATE_HOSTS", "10.0.0.256"),
+    ("ALLOWED_PRIVATE_HOSTS", "[fd00::/8"),
+    ("ALLOWED_PRIVATE_HOSTS", "[hook.internal]:80"),
+    ("ALLOWED_PRIVATE_HOSTS", "10.0.0.1, *.internal"),
     ("MAIL_URL", "mail.example.org"),
     ("MAIL_URL", "imap://mail.example.org"),
     ("MAIL_URL", "smtp://"),
@@ -153,6 +205,10 @@ def test_a_wrong_or_unknown_one_is_named_in_one_line(load: Load, name: str, valu
         ("MAIL_URL", "imap://user:hunter2@mail.example.org"),
         ("MAIL_URL", "smtp://user:hunter2@"),
         ("SECRET_KEY", "hunter2"),
+        ("REDIS_URL", "redis://:hunter2@redis/notanumber"),
+        ("REDIS_URL", "redis://user:hunter2"),
+        ("SMS_URL", "twilio://sid:hunter2@host"),
+        ("STORAGE_URL", "s3://key:hunter2@b"),
     ],
 )
 def test_the_line_tells_no_secret(load: Load, name: str, value: str) -> None:
@@ -216,6 +272,141 @@ def test_production_reads_no_dot_env(load: Load, tmp_path: Path) -> None:
 
 def test_production_may_choose_to_take_unverified_people(load: Load) -> None:
     assert not load(**PRODUCTION, REQUIRE_VERIFIED_EMAIL="false").require_verified_email
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://",
+        "redis://h",
+        "redis://h/",
+        "redis://:p%40ss@h:6379/15?socket_keepalive=1",
+        "rediss://h/0",
+        "redis://[::1]:6379",
+        "unix:///run/redis.sock?db=2",
+        "sentinel://h1,h2:26380/name",
+        "sentinel://user:pa:ss@h1/name",
+    ],
+)
+def test_redis_urls(load: Load, url: str) -> None:
+    assert load(REDIS_URL=url).redis_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "twilio://sid:token@api.example.org/+15550100",
+        "twilio://sid:token@127.0.0.1:8025/whatsapp:+15550100",
+        "twilio://sid:token@api.example.org/whatsapp%3A%2B15550100",
+        "twilio://sid:token@api.example.org/Punctual",
+    ],
+)
+def test_sms_urls(load: Load, url: str) -> None:
+    assert load(SMS_URL=url).sms_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "file:",
+        "file:/srv/files",
+        "file:///srv/files",
+        "s3://bucket",
+        "s3://my-bucket?endpoint=http://127.0.0.1:9000&region=eu-1",
+        "s3://key:secret@bucket?endpoint=https%3A%2F%2Fs3.example.org",
+    ],
+)
+def test_storage_urls(load: Load, url: str) -> None:
+    assert load(STORAGE_URL=url).storage_url == url
+
+
+def test_origins_are_kept_as_browsers_write_them(load: Load) -> None:
+    given = (
+        "HTTPS://App.Example.org:443,http://localhost:3000,http://[::1]:8080,http://a.example:80,capacitor://localhost"
+    )
+    assert load(CORS_ORIGINS=given).cors_origins == (
+        "https://app.example.org",
+        "http://localhost:3000",
+        "http://[::1]:8080",
+        "http://a.example",
+        "capacitor://localhost",
+    )
+
+
+def test_private_hosts(load: Load) -> None:
+    given = (
+        "localhost",
+        "hook.internal:8080",
+        "127.0.0.1",
+        "127.0.0.1:9000",
+        "10.0.0.0/8",
+        "10.0.0.0/8:8080",
+        "::1",
+        "fd00::/8",
+        "[::1]:80",
+        "[fd00::/8]:80",
+    )
+    assert load(ALLOWED_PRIVATE_HOSTS=",".join(given)).allowed_private_hosts == given
+
+
+# -- TLS -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate and its key, in PEM."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    return cert, key
+
+
+def test_tls_files_are_tried(load: Load, certificate: tuple[Path, Path]) -> None:
+    cert, key = certificate
+    settings = load(TLS_CERT=str(cert), TLS_KEY=str(key))
+    assert (settings.tls_cert, settings.tls_key) == (cert, key)
+
+
+@pytest.mark.parametrize(
+    ("case", "name"),
+    [
+        ("no certificate", "TLS_CERT"),
+        ("no key", "TLS_KEY"),
+        ("a folder", "TLS_CERT"),
+        ("no PEM", "TLS_CERT"),
+        ("turned round", "TLS_CERT"),
+        ("another's key", "TLS_CERT"),
+        ("an encrypted key", "TLS_CERT"),
+    ],
+)
+def test_tls_files_that_will_not_do(
+    load: Load, tmp_path: Path, certificate: tuple[Path, Path], case: str, name: str
+) -> None:
+    cert, key = certificate
+    if case == "no certificate":
+        cert.unlink()
+    elif case == "no key":
+        key.unlink()
+    elif case == "a folder":
+        cert = tmp_path
+    elif case == "no PEM":
+        cert.write_text("none")
+    elif case == "turned round":
+        cert, key = key, cert
+    elif case == "another's key":
+        trustme.CA().issue_cert("localhost").private_key_pem.write_to_path(key)
+    else:
+        private = serialization.load_pem_private_key(key.read_bytes(), None)
+        encryption = serialization.BestAvailableEncryption(b"secret")
+        key.write_bytes(
+            private.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
+        )
+    with pytest.raises(SettingsError) as caught:
+        load(TLS_CERT=str(cert), TLS_KEY=str(key))
+    line = str(caught.value)
+    assert line.startswith(f"PUNCTUAL_{name}: ") and "\n" not in line
 
 
 # -- .env ----------------------------------------------------------------------------------------------------

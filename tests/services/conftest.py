@@ -18,8 +18,8 @@ from scheduler.database import Database
 from scheduler.links import Links
 from scheduler.mail.delivery import Transport
 from scheduler.mail.maildir import MaildirTransport
-from scheduler.mail.send import Sender
 from scheduler.mail.transport import open_transport
+from scheduler.outbox.send import Sender
 from scheduler.reminders.email import ReminderEmails
 from scheduler.reminders.fire import Fired
 from scheduler.reminders.send import send_reminders
@@ -98,7 +98,14 @@ class Worker:
     def __post_init__(self) -> None:
         links = Links(self.settings.secret_keys, public_url=self.settings.public_url)
         self.emails = ReminderEmails(links=links, mail_from=self.settings.mail_from)
-        self.sender = Sender(self.database, self.transport, settings=self.settings, worker=self.name, clock=self.clock)
+        self.sender = Sender(
+            self.database,
+            self.transport,
+            settings=self.settings,
+            worker=self.name,
+            clock=self.clock,
+            seconds=lambda: self.clock().timestamp(),
+        )
 
     async def tick(self) -> Fired | None:
         return await send_reminders(

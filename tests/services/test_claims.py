@@ -15,11 +15,10 @@ from scheduler.identifiers import new_id
 from scheduler.reminders import claim as reminder_claims
 from scheduler.reminders.claim import LEASE, claim_due, release_expired
 from scheduler.reminders.fire import fire
-from scheduler.runs.reap import reap
 from scheduler.settings import Settings
 from tests.factories import NOW, People, add_reminder, add_task, before, seed_due_reminders
 from tests.services.conftest import Clock, Maildir, Worker
-from tests.services.stored import count, one, rows, tally
+from tests.services.stored import count, one, reap, rows, tally
 from tests.services.test_tasks import change, create
 
 SECOND = timedelta(seconds=1)

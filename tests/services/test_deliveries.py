@@ -34,11 +34,12 @@ async def all_pages(database: Database, actor: Actor, **options: Any) -> list[De
     found: list[DeliveryEntry] = []
     cursor = None
     while True:
-        answer = await page(database, actor, cursor=cursor, **options)
+        answer = await page(database, actor, cursor=cursor, count=True, **options)
         assert len(answer.items) <= options.get("limit", 50)
         found += answer.items
         cursor = answer.next_cursor
         if cursor is None:
+            assert answer.total == len(found)
             return found
 
 

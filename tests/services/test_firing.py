@@ -40,7 +40,7 @@ async def test_one_reminder_one_message(
     assert (fired.claimed, fired.emails, fired.late, fired.skipped, fired.lost) == (1, 1, 0, 0, 0)
     assert (await one(database, Reminder)).state == "sending"
     assert await version(database, task_id) == 1
-    assert await worker.send() == {"sent": 1, "deferred": 0, "dead": 0, "handed_back": 0}
+    assert await worker.send() == {"sent": 1, "deferred": 0, "dead": 0, "handed_back": 0, "lost": 0}
     (message,) = maildir.messages()
     email, delivery, reminder = (
         await one(database, Email),

@@ -10,11 +10,10 @@ from models import Delivery, Email, LogRecord, Reminder, Run
 from scheduler import logs
 from scheduler.database import Database
 from scheduler.identifiers import new_id
-from scheduler.runs.reap import reap
 from tests.factories import NOW, People, add_reminder, add_task
 from tests.rules.process_logging import process_logging
 from tests.services.conftest import Worker
-from tests.services.stored import count, one, rows, statements
+from tests.services.stored import count, one, reap, rows, statements
 
 SECOND = timedelta(seconds=1)
 
@@ -33,7 +32,7 @@ async def test_a_run_with_its_records(database: Database, people: People, worker
             "skipped": 0,
             "lost": 0,
         }
-        assert runs["send_emails"].result == {"sent": 1, "deferred": 0, "dead": 0, "handed_back": 0}
+        assert runs["send_emails"].result == {"sent": 1, "deferred": 0, "dead": 0, "handed_back": 0, "lost": 0}
         for run in runs.values():
             assert (run.state, run.trigger, run.attempt, run.worker) == ("succeeded", "cron", 1, "worker")
             assert run.finished_at is not None and run.duration_ms is not None and run.lease_until is None

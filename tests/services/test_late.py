@@ -13,11 +13,10 @@ from scheduler.identifiers import new_id
 from scheduler.reminders import claim as reminder_claims
 from scheduler.reminders.claim import claim_due
 from scheduler.reminders.late import PATIENCE
-from scheduler.runs.reap import reap
 from scheduler.settings import Settings
 from tests.factories import NOW, People, add_reminder, add_task, seed_due_reminders
 from tests.services.conftest import Clock, Maildir, Worker
-from tests.services.stored import count, one, rows, set_, tally
+from tests.services.stored import count, one, reap, rows, set_, tally
 from tests.services.test_tasks import change
 
 HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)

@@ -10,12 +10,11 @@ from bench.sink import SinkProcess
 from models import Delivery, Email, Reminder, Task
 from scheduler.database import Database
 from scheduler.identifiers import new_id
-from scheduler.mail.claim import LEASE, claim_emails, hand_back, settle_sent
-from scheduler.runs.reap import reap
+from scheduler.outbox.claim import LEASE, claim_emails, hand_back, settle_sent
 from scheduler.settings import Settings
 from tests.factories import NOW, People, seed_due_reminders
 from tests.services.conftest import Clock, Worker
-from tests.services.stored import one, tally
+from tests.services.stored import one, reap, tally
 from tests.services.test_outbox import remind, unstuffed
 
 MINUTE = timedelta(minutes=1)
@@ -84,8 +83,8 @@ async def test_what_a_server_took_is_sent_whoever_holds_the_row_by_now(
         (email,) = await claim_emails(session, owner=new_id(), now=NOW)
     await reap(database, worker="other", now=NOW + LEASE + MINUTE)  # it was suspended; it is not dead
     async with database.write() as session:
-        await settle_sent(session, ids=[email.id], now=NOW + MINUTE)
-        await settle_sent(session, ids=[email.id], now=NOW + 2 * MINUTE)
+        await settle_sent(session, emails=[email], now=NOW + MINUTE)
+        await settle_sent(session, emails=[email], now=NOW + 2 * MINUTE)
     assert (await one(database, Email)).sent_at == NOW + MINUTE
     assert (await one(database, Delivery)).sent_at == (await one(database, Reminder)).sent_at == NOW + MINUTE
     assert await tally(database, Task.version) == {2: 1}

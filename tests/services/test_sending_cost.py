@@ -27,7 +27,7 @@ async def test_less_than_a_tenth_of_a_statement_a_reminder_ledger_and_all(
         counts = await smtp_worker.send()
     assert len(seen) / REMINDERS < 0.1, f"{len(seen)} statements"
     assert fired is not None and (fired.claimed, fired.emails) == (REMINDERS, REMINDERS)
-    assert counts == {"sent": REMINDERS, "deferred": 0, "dead": 0, "handed_back": 0}
+    assert counts == {"sent": REMINDERS, "deferred": 0, "dead": 0, "handed_back": 0, "lost": 0}
     messages = sink.messages()
     assert len({message.message_id for message in messages}) == len(messages) == REMINDERS
     for column in (Reminder.state, Delivery.state, Email.state):

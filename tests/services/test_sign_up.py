@@ -137,7 +137,7 @@ async def test_an_admin_from_the_command_line(
     assert await count(database, Email) == 0
     with pytest.raises(Conflict):
         await create_admin(database, email="eve@example.com", name="E", password=PASSWORD, passwords=passwords, now=NOW)
-    for wrong in ({"name": " "}, {"email": "eve"}, {"password": "1234567890"}):
+    for wrong in ({"name": " "}, {"name": "x" * 201}, {"name": "Eve\nX"}, {"email": "eve"}, {"password": "1234567890"}):
         arguments = {"email": "x@example.com", "name": "X", "password": PASSWORD} | wrong
         with pytest.raises(Invalid):
             await create_admin(database, **arguments, passwords=passwords, now=NOW)

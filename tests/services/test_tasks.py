@@ -210,8 +210,35 @@ async def test_what_changes_nothing_leaves_the_version(database: Database, peopl
         status="todo",
         priority="medium",
     )
-    assert await version(database, task_id) == 1
+    for again in (
+        {"assignee_ids": [people.bob.user_id]},
+        {"reminders": [before(10)]},
+        {"assignee_ids": [people.bob.user_id, people.bob.user_id], "reminders": [before(10)]},
+        {"reminders": [before(10), before(10, audience="me")]},  # a private one is not shown by the task
+    ):
+        await change(database, people.alice, task_id, **again)
+        assert await version(database, task_id) == 1, again
     assert (await one(database, Task)).updated_at == NOW
+
+
+async def test_a_list_that_is_another_raises_the_version(database: Database, people: People) -> None:
+    task_id = await create(
+        database,
+        people.alice,
+        due_at=NOW + timedelta(days=1),
+        assignee_ids=[people.bob.user_id],
+        reminders=[before(10)],
+    )
+    others: tuple[dict[str, Any], ...] = (
+        {"assignee_ids": [people.carol.user_id]},
+        {"reminders": [before(20)]},
+        {"reminders": [before(20), before(20)]},
+        {"reminders": []},
+        {"assignee_ids": []},
+    )
+    for number, other in enumerate(others, 2):
+        await change(database, people.alice, task_id, **other)
+        assert await version(database, task_id) == number, other
 
 
 async def test_completing_and_reopening(database: Database, people: People) -> None:

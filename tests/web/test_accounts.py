@@ -45,6 +45,34 @@ async def test_signup_login_refresh_logout(service: Service) -> None:
     assert refused.headers["WWW-Authenticate"] == "Bearer"
 
 
+async def test_a_one_time_code_is_taken_and_not_asked_for(service: Service) -> None:
+    """As long as there is no two-factor sign-in."""
+    alice = await service.person()
+    body = {"email": alice.user["email"], "password": PASSWORD}
+    for otp in ("123456", "", None):
+        assert (await service.nobody("POST", "/auth/login", json={**body, "otp": otp})).status == 200
+    assert (await service.nobody("POST", "/auth/login", data={**body, "otp": "123456"})).status == 200
+    assert_problem(await service.nobody("POST", "/auth/login", json={**body, "otp": 123456}), 422, "validation_failed")
+
+
+async def test_the_length_of_a_password_counts_after_nfkc(service: Service) -> None:
+    for password, status in (
+        ("\ufb03" * 4, 201),  # 4 code points, 12 after NFKC
+        ("e\u0301" * 70, 201),  # 140, and 70
+        ("e\u0301" * 9, 422),  # 18, and 9
+        ("\ufb03" * 43, 422),  # 43, and 129
+        ("x" * 1001, 422),
+    ):
+        body = {"email": f"{hash(password) % 10**9}@example.com", "password": password, "name": "A"}
+        answer = await service.nobody("POST", "/auth/signup", json=body)
+        assert answer.status == status, (password, answer.text)
+        if status == 422:
+            assert [error["field"] for error in answer.json["errors"]] == ["/password"]
+        else:
+            again = await service.nobody("POST", "/auth/login", json={key: body[key] for key in ("email", "password")})
+            assert again.status == 200
+
+
 async def test_a_taken_address(service: Service) -> None:
     alice = await service.person()
     body = {"email": alice.user["email"].title(), "password": PASSWORD, "name": "Other"}

@@ -6,7 +6,11 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
+from sqlalchemy import insert
+
+from models import LogRecord, Run
 from scheduler.clock import format_instant, now
+from scheduler.identifiers import new_id
 from tests.web.conftest import Service, assert_problem
 
 
@@ -178,6 +182,44 @@ async def test_reminders_and_what_is_planned(service: Service) -> None:
         answer = await alice("POST", path + "/reminders", json=body)
         assert_problem(answer, 422, "validation_failed")
         assert answer.json["errors"][0]["field"] == field, answer.text
+
+
+async def test_every_list_can_be_counted(service: Service) -> None:
+    alice = await service.person()
+    task = (await alice("POST", "/tasks", json={"title": "T", "due_at": ahead(days=3)})).json
+    path = f"/tasks/{task['id']}"
+    for minutes in (10, 20, 30):
+        await alice("POST", path + "/reminders", json={"offset_minutes": minutes})
+    for where, total in (
+        ("/tasks", 1),
+        (path + "/reminders", 3),
+        (path + "/deliveries", 3),
+        ("/users/me/deliveries", 3),
+    ):
+        first = (await alice("GET", where + "?limit=1&count=true")).json
+        assert (len(first["items"]), first["total"]) == (1, total), where
+        assert "total" not in (await alice("GET", where + "?limit=1&count=false")).json
+        if first["next_cursor"]:
+            second = (await alice("GET", f"{where}?limit=1&count=true&cursor={first['next_cursor']}")).json
+            assert second["total"] == total and second["items"] != first["items"]
+
+
+async def test_a_run_and_its_records(service: Service) -> None:
+    admin = await service.admin()
+    run_id, at = new_id(), now()
+    async with service.database.write() as session:
+        await session.execute(
+            insert(Run).values(id=run_id, job="reap", trigger="cron", state="running", attempt=1, queued_at=at)
+        )
+        rows = [
+            {"id": new_id(), "at": at, "level": "info", "event": "e", "logger": "l", "run_id": run_id, "data": {}}
+            for _ in range(3)
+        ]
+        await session.execute(insert(LogRecord), rows)
+    run = (await admin("GET", f"/admin/runs/{run_id}")).json
+    assert run["progress"] == {"done": 0, "total": 0}
+    records = (await admin("GET", f"/admin/runs/{run_id}/logs?limit=2&count=true")).json
+    assert (len(records["items"]), records["total"]) == (2, 3)
 
 
 async def test_administrators_see_runs(service: Service) -> None:

@@ -42,8 +42,9 @@ async def _list(
         until=query.until,
         limit=query.limit,
         cursor=query.cursor,
+        count=query.count,
     )
-    return page(request, [delivery_answer(entry) for entry in found.items], found.next_cursor)
+    return page(request, [delivery_answer(entry) for entry in found.items], found.next_cursor, total=found.total)
 
 
 @route(

@@ -52,7 +52,9 @@ async def list_reminders(
     request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, query: ReminderQuery
 ) -> web.Response:
     """Those for the assignees, and my private ones; soonest first."""
-    found = await manage.list_reminders(session, actor=actor, task_id=task_id, limit=query.limit, cursor=query.cursor)
+    found = await manage.list_reminders(
+        session, actor=actor, task_id=task_id, limit=query.limit, cursor=query.cursor, count=query.count
+    )
     return page(request, [reminder_answer(row) for row in found.items], found.next_cursor, total=found.total)
 
 

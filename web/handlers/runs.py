@@ -34,7 +34,7 @@ def run_answer(row: Any) -> Run:
         "worker": row.worker,
         "result": row.result or {},
         "error": row.error,
-        "progress": None,
+        "progress": {"done": 0, "total": 0},
         "retry_of": row.retry_of,
     }
 
@@ -94,5 +94,5 @@ async def get_run(request: web.Request, session: AsyncSession, run_id: UUID) -> 
 )
 async def list_run_logs(request: web.Request, session: AsyncSession, run_id: UUID, query: RunLogQuery) -> web.Response:
     """Newest first."""
-    found = await read.list_run_logs(session, run_id=run_id, limit=query.limit, cursor=query.cursor)
-    return page(request, [log_record_answer(row) for row in found.items], found.next_cursor)
+    found = await read.list_run_logs(session, run_id=run_id, limit=query.limit, cursor=query.cursor, count=query.count)
+    return page(request, [log_record_answer(row) for row in found.items], found.next_cursor, total=found.total)

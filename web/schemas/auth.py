@@ -5,18 +5,19 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
+from scheduler.accounts.passwords import LONGEST, SHORTEST
 from web.schemas.fields import Body, Email, Line, TimeZone, optional
 from web.schemas.users import Name, User
 
-_SOME_COMMON_ONES = ["0000000000", "1111111111", "1234567890", "0123456789", "qwertyuiop", "password12"]
+# How long it is can only be told after NFKC, which no schema can say: `scheduler.accounts.passwords` has the rule.
 Password = Annotated[
     str,
     Line(
-        10,
-        128,
+        1,
+        1000,
         {
-            "description": "None of the most common ones (a few are named here), nor the e-mail address",
-            "not": {"enum": _SOME_COMMON_ONES},
+            "description": f"{SHORTEST} to {LONGEST} characters (code points after NFKC); none of the most common "
+            "passwords, nor the e-mail address"
         },
     ),
 ]
@@ -56,6 +57,9 @@ class LogIn(Body):
 
     email: GivenText
     password: GivenText
+    otp: Annotated[
+        GivenText | None, Field(description="Of no account yet: there is no two-factor sign-in; ignored")
+    ] = None
 
 
 class RefreshTokenExchange(Body):

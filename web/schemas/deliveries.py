@@ -1,22 +1,20 @@
 """Deliveries: what went out, what was skipped and why, what is planned."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from web.schemas.fields import Cursor, Instant, Limit, Query
+from web.schemas.fields import Instant, PageQuery, Total
 
 
-class DeliveryQuery(Query):
+class DeliveryQuery(PageQuery):
     """Which deliveries, by fire time."""
 
     since: Annotated[Instant | None, Field(description="Inclusive; by default 30 days back")] = None
     until: Annotated[Instant | None, Field(description="Exclusive; by default 7 days ahead")] = None
-    limit: Limit = Field(50, description="How many items a page has")
-    cursor: Cursor | None = None
 
 
 class Delivery(TypedDict):
@@ -39,3 +37,4 @@ class DeliveryList(TypedDict):
 
     items: list[Delivery]
     next_cursor: str | None
+    total: NotRequired[Total]

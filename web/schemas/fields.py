@@ -29,6 +29,7 @@ from typing_extensions import TypeAliasType
 from scheduler.accounts.addresses import normalise_email
 from scheduler.clock import parse_instant, time_zones, zone
 from scheduler.identifiers import parse_id
+from scheduler.paging import DEFAULT_LIMIT, GREATEST_LIMIT
 
 # Category Cc of Unicode. Long texts may have line breaks and tabs.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -255,15 +256,19 @@ Cursor = Annotated[
     str,
     Field(min_length=1, max_length=1000, description="`next_cursor` of the page before; opaque"),
 ]
-Limit = Annotated[int, Whole(1, 200, as_text=True)]
+Limit = Annotated[int, Whole(1, GREATEST_LIMIT, as_text=True)]
 
 
 class PageQuery(Query):
     """What every list takes."""
 
-    limit: Limit = Field(50, description="How many items a page has")
+    limit: Limit = Field(DEFAULT_LIMIT, description="How many items a page has")
     cursor: Cursor | None = None
     count: Truth = Field(False, description="Whether to say how many there are in all, as `total`")
+
+
+Total = Annotated[int, Field(description="With `count=true`")]
+"""How many items a list has in all."""
 
 
 Status = Literal["todo", "in_progress", "completed"]

@@ -1,14 +1,14 @@
 """Reminders."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from web.schemas.fields import Body, Cursor, Instant, Limit, Query, Whole, optional
+from web.schemas.fields import Body, Instant, PageQuery, Total, Whole, optional
 
 Audience = Literal["assignees", "me"]
 
@@ -69,11 +69,8 @@ class Snooze(Body):
         return self
 
 
-class ReminderQuery(Query):
+class ReminderQuery(PageQuery):
     """A page of a task's reminders."""
-
-    limit: Limit = Field(50, description="How many items a page has")
-    cursor: Cursor | None = None
 
 
 class Reminder(TypedDict):
@@ -94,3 +91,4 @@ class ReminderList(TypedDict):
 
     items: list[Reminder]
     next_cursor: str | None
+    total: NotRequired[Total]

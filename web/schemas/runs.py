@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from web.schemas.fields import Cursor, Instant, Limit, Line, PageQuery, Query, repeated
+from web.schemas.fields import Instant, Line, PageQuery, Total, repeated
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "lost", "skipped"]
 Trigger = Literal["cron", "manual", "event", "retry"]
@@ -24,11 +24,8 @@ class RunQuery(PageQuery):
     until: Annotated[Instant | None, Field(description="Queued before then")] = None
 
 
-class RunLogQuery(Query):
+class RunLogQuery(PageQuery):
     """A page of a run's records."""
-
-    limit: Limit = Field(50, description="How many items a page has")
-    cursor: Cursor | None = None
 
 
 class RunError(TypedDict):
@@ -40,7 +37,7 @@ class RunError(TypedDict):
 
 
 class Progress(TypedDict):
-    """How far a run has come."""
+    """How far a run has come; 0 of 0 where nothing is known."""
 
     done: int
     total: int
@@ -62,7 +59,7 @@ class Run(TypedDict):
     worker: str | None
     result: dict[str, Any]
     error: RunError | None
-    progress: Progress | None
+    progress: Progress
     retry_of: UUID | None
 
 
@@ -71,7 +68,7 @@ class RunList(TypedDict):
 
     items: list[Run]
     next_cursor: str | None
-    total: Annotated[NotRequired[int], Field(description="With `count=true`")]
+    total: NotRequired[Total]
 
 
 class LogRecord(TypedDict):
@@ -94,3 +91,4 @@ class LogRecordList(TypedDict):
 
     items: list[LogRecord]
     next_cursor: str | None
+    total: NotRequired[Total]

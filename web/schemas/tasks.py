@@ -17,6 +17,7 @@ from web.schemas.fields import (
     Priority,
     Status,
     TimeZone,
+    Total,
     optional,
     repeated,
 )
@@ -101,4 +102,4 @@ class TaskList(TypedDict):
 
     items: list[Task]
     next_cursor: str | None
-    total: Annotated[NotRequired[int], Field(description="With `count=true`")]
+    total: NotRequired[Total]

@@ -20,7 +20,7 @@ from scheduler.mail.templates import Rendered
 from scheduler.settings import Settings
 
 
-async def add(
+async def add_email(
     session: AsyncSession,
     *,
     user: User,

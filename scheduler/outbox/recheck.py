@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models import Delivery, Email, Reminder
 from models.delivery import DeliveryState
 from scheduler.deliveries.settle import Ending, skip
-from scheduler.mail.claim import ClaimedEmail
+from scheduler.outbox.claim import ClaimedEmail
 from scheduler.reminders.audience import load_people, load_tasks
 
 DELAYED = timedelta(seconds=30)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BindParameter, bindparam, select, update
+from sqlalchemy import BindParameter, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Delivery, Email, Reminder
@@ -23,6 +23,8 @@ LEASE = timedelta(seconds=10)
 """Kept ahead by the sender while it lives, so it says how soon a dead one's e-mails are taken up."""
 BATCH = 250
 GIVE_UP_AFTER = timedelta(days=3)
+SECRET_TEMPLATES = frozenset({"verify_email"})
+"""Their tokens are stored as hashes; the message with the link is emptied once it is sent."""
 REFUSED = "refused"
 GAVE_UP = "gave_up"
 
@@ -35,6 +37,10 @@ class ClaimedEmail(NamedTuple):
     """This one included."""
     created_at: datetime
     envelope: Envelope
+    ending: Ending | None = None
+    """The delivery that it carries, where this process has just written both; else the database is asked."""
+    holds_secret: bool = False
+    """Whether it carries a link that must not be kept once it is sent."""
 
 
 class Failure(NamedTuple):
@@ -60,6 +66,7 @@ async def claim_emails(session: AsyncSession, *, owner: UUID, now: datetime, lim
             Email.sender,
             Email.recipient,
             Email.message,
+            Email.template,
         )
         .where(Email.state == EmailState.PENDING.value, Email.next_attempt_at <= now)
         .order_by(Email.next_attempt_at)
@@ -75,6 +82,7 @@ async def claim_emails(session: AsyncSession, *, owner: UUID, now: datetime, lim
             row.attempts + 1,
             row.created_at,
             Envelope(row.message_id, row.sender, row.recipient, row.message),
+            holds_secret=row.template in SECRET_TEMPLATES,
         )
         for row in rows
     ]
@@ -89,16 +97,22 @@ async def keep_leases(session: AsyncSession, *, owner: UUID, now: datetime) -> N
     )
 
 
-async def settle_sent(session: AsyncSession, *, ids: Sequence[UUID], now: datetime) -> None:
+async def settle_sent(session: AsyncSession, *, emails: Sequence[ClaimedEmail], now: datetime) -> None:
     """Record that a server took these e-mails; their deliveries and reminders are sent with them."""
-    await session.execute(_SENT, {"ids": ids, "at": now})
-    deliveries = (await session.execute(_DELIVERIES, {"ids": ids})).all()
-    if not deliveries:
+    await session.execute(_SENT, {"ids": [email.id for email in emails], "at": now})
+    if secret := [email.id for email in emails if email.holds_secret]:
+        await session.execute(update(Email.__table__).where(Email.id.in_(secret)).values(message=b""))
+    endings = [email.ending for email in emails if email.ending is not None]
+    if unknown := [email.id for email in emails if email.ending is None]:
+        endings += await endings_of(session, unknown)
+    if not endings:
         return
-    # Tasks before reminders, as a change of a task locks them: in one order there is no deadlock.
-    await raise_versions(session, {row.task_id for row in deliveries})
-    await session.execute(_DELIVERIES_SENT, {"ids": [row.id for row in deliveries], "at": now})
-    await session.execute(_REMINDERS_SENT, {"ids": sorted({row.reminder_id for row in deliveries}), "at": now})
+    ended = await session.execute(_DELIVERIES_SENT, {"ids": [each.delivery_id for each in endings], "at": now})
+    if affected(ended) == 0:
+        return  # settled before: the commit had landed though its answer was lost
+    # Tasks before reminders, as a change of a task locks them.
+    await raise_versions(session, {each.task_id for each in endings})
+    await session.execute(_REMINDERS_SENT, {"ids": sorted({each.reminder_id for each in endings}), "at": now})
 
 
 async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure], owner: UUID) -> None:
@@ -123,12 +137,11 @@ async def settle_failures(session: AsyncSession, *, failures: Iterable[Failure],
             await fail(session, await endings_of(session, ids), reason=reason)
 
 
-async def hand_back(session: AsyncSession, *, owner: UUID, now: datetime) -> int:
-    """Give back all that `owner` holds and has not sent, at once and without counting the try. Returns how
-    many."""
+async def hand_back(session: AsyncSession, *, owner: UUID, now: datetime, but: Sequence[UUID] = ()) -> int:
+    """Give back all that `owner` holds (`but` some), at once and without counting the try. Returns how many."""
     given = await session.execute(
         update(Email.__table__)
-        .where(Email.owner == owner, Email.state == EmailState.SENDING.value)
+        .where(Email.owner == owner, Email.state == EmailState.SENDING.value, Email.id.not_in(but))
         .values(
             state=EmailState.PENDING.value,
             owner=None,
@@ -140,22 +153,48 @@ async def hand_back(session: AsyncSession, *, owner: UUID, now: datetime) -> int
     return affected(given)
 
 
-async def release_expired(session: AsyncSession, *, now: datetime, limit: int = 5000) -> int:
-    """Give back what was claimed by senders whose lease ran out: they are dead. Returns how many."""
+class Lease(NamedTuple):
+    """Whose, and until when."""
+
+    owner: UUID | None
+    until: datetime
+
+
+async def expired_leases(session: AsyncSession, *, now: datetime) -> set[Lease]:
+    """The leases that have run out by the wall's clock; few, as a sender keeps all of its own at one time."""
     query = (
-        select(Email.id)
-        .where(Email.state == EmailState.SENDING.value, Email.lease_until < now)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    ids = (await session.execute(query)).scalars().all()
-    if ids:
-        await session.execute(
-            update(Email.__table__)
-            .where(Email.id.in_(ids))
-            .values(state=EmailState.PENDING.value, owner=None, lease_until=None)
+        select(Email.owner, Email.lease_until)
+        .where(
+            Email.state == EmailState.SENDING.value,
+            # Further ahead than anybody gives: the clock has been set back since.
+            or_(Email.lease_until < now, Email.lease_until > now + 3 * LEASE),
         )
-    return len(ids)
+        .distinct()
+    )
+    return {Lease(owner, until) for owner, until in await session.execute(query)}
+
+
+async def release(session: AsyncSession, *, leases: Iterable[Lease], limit: int = 5000) -> int:
+    """Give back what is still held under these very leases: their senders are dead. Returns how many."""
+    count = 0
+    for lease in leases:
+        query = (
+            select(Email.id)
+            .where(
+                Email.state == EmailState.SENDING.value, Email.owner == lease.owner, Email.lease_until == lease.until
+            )
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        )
+        ids = (await session.execute(query)).scalars().all()
+        if ids:
+            await session.execute(
+                update(Email.__table__)
+                .where(Email.id.in_(ids))
+                .values(state=EmailState.PENDING.value, owner=None, lease_until=None)
+            )
+        count += len(ids)
+    return count
 
 
 async def endings_of(session: AsyncSession, email_ids: Sequence[UUID]) -> list[Ending]:
