@@ -23,7 +23,7 @@ run: ## set up what is missing, then everything in one: API, worker, SQLite, Red
 test: ## set up what is missing, then every test on both stacks
 	@setup/environment dev
 	@setup/servers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadscope $(ARGS)
 
 lint: ## ruff: rules and format
 	@setup/environment dev

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,7 +80,17 @@ def _sqlite_engine(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _write_ahead(connection: DBAPIConnection, _: object) -> None:
-        connection.cursor().execute("PRAGMA journal_mode=WAL")
+        # The change to WAL does not wait for a lock as statements do: it fails at once while another process is at it.
+        give_up_at = time.monotonic() + LOCK_WAIT_S
+        while True:
+            try:
+                connection.cursor().execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError:
+                if time.monotonic() > give_up_at:
+                    raise
+                time.sleep(0.05)
+            else:
+                return
 
     @event.listens_for(engine, "begin")
     def _lock(connection: Connection) -> None:

@@ -32,25 +32,24 @@ if TYPE_CHECKING:
 STACKS = ("sqlite", "mariadb")
 
 NO_MARIADB = "NO MARIADB HERE: there is no mariadbd on the PATH (setup/servers installs it)"
-_skipped_for_want_of_mariadb = pytest.StashKey[int]()
 
 
 # -- servers -------------------------------------------------------------------------------------------------
 
 
-def _need_mariadb(config: pytest.Config) -> None:
+def _need_mariadb() -> None:
     """Skip, or fail when CI=true, if there is no MariaDB server to start."""
     if find_mariadb() is not None:
         return
-    config.stash[_skipped_for_want_of_mariadb] = config.stash.get(_skipped_for_want_of_mariadb, 0) + 1
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"{NO_MARIADB}, and CI=true", pytrace=False)
     pytest.skip(NO_MARIADB)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """One loud line if the MariaDB half did not run."""
-    if count := config.stash.get(_skipped_for_want_of_mariadb, 0):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One loud line if the MariaDB half did not run (read off the reports: the tests may run in other processes)."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if count := sum(NO_MARIADB in str(report.longrepr) for report in skipped):
         terminalreporter.write_line(f"{NO_MARIADB}: {count} tests did NOT run", red=True, bold=True)
 
 
@@ -64,7 +63,7 @@ def _mariadb_server() -> Iterator[MariaDBServer]:
 @pytest.fixture
 def mariadb(request: pytest.FixtureRequest) -> MariaDBServer:
     """The session's MariaDB server, running. A test may kill, pause or restart it."""
-    _need_mariadb(request.config)
+    _need_mariadb()
     server: MariaDBServer = request.getfixturevalue("_mariadb_server")
     server.ensure_running()
     return server
