@@ -48,8 +48,8 @@ def _need_mariadb() -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """One loud line if the MariaDB half did not run (read off the reports: the tests may run in other processes)."""
-    skipped = terminalreporter.stats.get("skipped", [])
-    if count := sum(NO_MARIADB in str(report.longrepr) for report in skipped):
+    reports = [each for kind in ("skipped", "error", "failed") for each in terminalreporter.stats.get(kind, [])]
+    if count := sum(NO_MARIADB in str(report.longrepr) for report in reports):
         terminalreporter.write_line(f"{NO_MARIADB}: {count} tests did NOT run", red=True, bold=True)
 
 
