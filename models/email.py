@@ -27,7 +27,12 @@ class Email(Base):
     message."""
 
     __tablename__ = "email"
-    __table_args__ = table_arguments(Index(None, "state", "next_attempt_at"))
+    __table_args__ = table_arguments(
+        Index(None, "state", "next_attempt_at"),
+        Index(None, "sent_at"),
+        Index(None, "created_at"),
+        Index(None, "state", "created_at"),
+    )
 
     id: Mapped[UUID] = mapped_column(Id, primary_key=True)
     message_id: Mapped[str] = mapped_column(String(255), unique=True)

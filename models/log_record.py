@@ -17,7 +17,15 @@ class LogRecord(Base):
     """One event. Its id is made when it happens, so ids order the records of a process."""
 
     __tablename__ = "log_record"
-    __table_args__ = table_arguments(Index(None, "run_id", "id"))
+    __table_args__ = table_arguments(
+        Index(None, "run_id", "id"),
+        Index(None, "at"),
+        Index(None, "level", "at"),
+        Index(None, "event", "at"),
+        Index(None, "job", "at"),
+        Index(None, "user_id", "at"),
+        Index(None, "request_id"),
+    )
 
     id: Mapped[UUID] = mapped_column(Id, primary_key=True)
     at: Mapped[datetime] = mapped_column(Instant)

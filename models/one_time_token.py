@@ -16,7 +16,7 @@ class OneTimeToken(Base):
     """A token by its digest, for one purpose and one address."""
 
     __tablename__ = "one_time_token"
-    __table_args__ = table_arguments(Index(None, "user_id"))
+    __table_args__ = table_arguments(Index(None, "user_id"), Index(None, "expires_at"))
 
     digest: Mapped[bytes] = mapped_column(Digest, primary_key=True)
     user_id: Mapped[UUID] = mapped_column(Id, ForeignKey("user.id", ondelete="CASCADE"))

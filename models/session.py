@@ -17,7 +17,7 @@ class Session(Base):
     up."""
 
     __tablename__ = "session"
-    __table_args__ = table_arguments(Index(None, "user_id"))
+    __table_args__ = table_arguments(Index(None, "user_id"), Index(None, "last_used_at"))
 
     id: Mapped[UUID] = mapped_column(Id, primary_key=True)
     user_id: Mapped[UUID] = mapped_column(Id, ForeignKey("user.id", ondelete="CASCADE"))

@@ -17,7 +17,7 @@ class Task(Base):
     ETag."""
 
     __tablename__ = "task"
-    __table_args__ = table_arguments(Index(None, "creator_id", "due_at"))
+    __table_args__ = table_arguments(Index(None, "creator_id", "due_at"), Index(None, "deleted_at"))
 
     id: Mapped[UUID] = mapped_column(Id, primary_key=True)
     creator_id: Mapped[UUID] = mapped_column(Id, ForeignKey("user.id"))
