@@ -94,7 +94,8 @@ def _serve(settings: Settings, listen_fds: tuple[int, ...], ready_fd: int | None
 @main.command()
 @_gate_option
 @_lifeline_option
-def worker(gate_fd: int | None, lifeline_fd: int | None) -> None:
+@click.option("--isolated", hidden=True, metavar="NAME", help="be the child that performs quarantined runs")
+def worker(gate_fd: int | None, lifeline_fd: int | None, isolated: str | None) -> None:
     """Make things happen on time: reminders, e-mails, schedules. SIGTERM drains it."""
     _hold(lifeline_fd)
     settings = _settings()
@@ -103,7 +104,7 @@ def worker(gate_fd: int | None, lifeline_fd: int | None) -> None:
 
     configure_logging(settings)
     _pass(gate_fd)
-    _run(run(settings))
+    _run(run(settings, isolated=isolated))
 
 
 @main.command()

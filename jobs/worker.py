@@ -1,79 +1,224 @@
-"""The worker: arq's loop kept alive, and the ticks that go on when Redis does not."""
+"""The worker: its parts started, kept alive and stopped in order."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import signal
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
-from arq.connections import create_pool
-from arq.cron import cron
-from arq.worker import Worker as ArqWorker
-from redis.exceptions import RedisError
-
-from jobs.queue import QUEUE_NAME, deserialize, redis_settings, serialize
-from jobs.reap import reap
-from jobs.send_emails import send_emails
-from jobs.send_reminders import send_reminders
-from jobs.work import REAP_EVERY_S, Work
-from scheduler.database import Database
+from jobs.carrier import Carrier
+from jobs.dispatcher import Dispatcher
+from jobs.isolation import Isolation, perform_quarantined
+from jobs.performers import PERFORMERS
+from jobs.work import Performer, Work
+from scheduler.clock import now
+from scheduler.database import Database, is_unavailable
 from scheduler.logs import get_logger, records
 from scheduler.mail.transport import open_transport
+from scheduler.runs.heartbeat import EVERY_S, Heartbeat, Identity
+from scheduler.runs.recover import disown
+from scheduler.schedules.system import ensure_system_schedules
 from scheduler.settings import Settings
 
-POLL_S = 0.05  # arq's default of 0.5 s would be the greater part of a reminder's lateness
-MOST_JOBS = 50
-JOB_TIMEOUT_S = 600
-RECONNECT_S = 0.5
 FLUSH_LOGS_EVERY_S = 0.5
 CLEAN_UP_S = 2.0
 
 log = get_logger("worker")
 
 
-async def run(settings: Settings, *, stop: asyncio.Event | None = None) -> None:
-    """Work until SIGTERM, SIGINT or `stop`; then take nothing new, finish or hand back what is held, and
-    return.
+async def run(
+    settings: Settings,
+    *,
+    stop: asyncio.Event | None = None,
+    performers: Mapping[str, Performer] = PERFORMERS,
+    isolated: str | None = None,
+) -> None:
+    """Work until SIGTERM, SIGINT or `stop`; then take nothing new, finish or hand back what is held, and return.
 
-    Returns within `settings.grace_seconds`, whatever is still under way.
+    Returns within `settings.grace_seconds`, whatever is still under way. `isolated`: be the child, of this name, that
+    performs quarantined runs one at a time, and return when there are none.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     database = Database(settings.database_url, pool_size=8)
+    # Beats have a connection of their own: a busy pool must not make a living worker look dead.
+    beats = Database(settings.database_url, pool_size=1)
     transport = open_transport(settings.mail_url, data_dir=settings.data_dir)
-    work = Work(settings, database, transport)
+    parts: _Parts = _Isolated(settings, database, beats) if isolated else _Whole(settings, database, beats)
+    work = Work(settings, database, transport, performers=performers, name=isolated, freed=parts.freed)
     _calm_garbage_collector()
     log.info("worker.started", worker=work.name, mail=transport.description)
-    helpers = [
-        asyncio.create_task(_keep_arq_running(settings, work), name="arq"),
-        asyncio.create_task(_tick_when_nobody_does(work), name="ticks"),
-        asyncio.create_task(_store_logs(database), name="logs"),
-    ]
+    parts.start(work)
+    ended = asyncio.create_task(parts.until_done(stop), name="until done")
     try:
-        await stop.wait()
+        await ended
         log.info("worker.stopping", worker=work.name)
         work.stop()
-        for helper in helpers[:2]:
-            helper.cancel()
+        parts.stop_taking()
+        grace_s = max(0.1, settings.grace_seconds - CLEAN_UP_S)
         try:
-            async with asyncio.timeout(max(0.1, settings.grace_seconds - CLEAN_UP_S)):
-                await work.finished()
+            async with asyncio.timeout(grace_s):
+                # A moment is left for the outcome of what is handed back.
+                await work.finished(patience_s=max(0.0, grace_s - 1.5))
+                await parts.stopped()
         except TimeoutError:
             log.warning("worker.grace_over", worker=work.name)
     finally:
         with suppress(Exception):
             async with asyncio.timeout(CLEAN_UP_S):
-                for helper in helpers:
-                    helper.cancel()
-                await asyncio.gather(*helpers, return_exceptions=True)
+                await parts.end()
                 await records.flush(database)
+                await work.close()
                 await transport.close()
+                await beats.dispose()
                 await database.dispose()
         log.info("worker.stopped", worker=work.name)
+
+
+class _Parts:
+    """What every worker process has: beats, the settler, the log's way into the database."""
+
+    def __init__(self, settings: Settings, database: Database, beats: Database) -> None:
+        self.settings = settings
+        self.database = database
+        self._beats = beats
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._heartbeat: Heartbeat | None = None
+
+    def freed(self) -> None:
+        """Called whenever a run has ended."""
+
+    def start(self, work: Work) -> None:
+        """Start everything."""
+        self.work = work
+        self._heartbeat = Heartbeat(
+            Identity(
+                name=work.name,
+                version=_version(),
+                queues=self.settings.worker_queues,
+                concurrency=work.executor.concurrency,
+                started_at=now(),
+            )
+        )
+        self._run(self._beat(self._heartbeat), "beats")
+        self._run(work.settler.run(), "settler")
+        self._run(_store_logs(self.database), "logs")
+
+    async def until_done(self, stop: asyncio.Event) -> None:
+        """Return when there is nothing more to do, or nothing more shall be done."""
+        await stop.wait()
+
+    def stop_taking(self) -> None:
+        """Take nothing new."""
+
+    async def stopped(self) -> None:
+        """Wait for what `stop_taking` told to stop."""
+
+    async def end(self) -> None:
+        """Stop the rest, and say that this worker is gone."""
+        await _cancelled(self._tasks)
+        if self._heartbeat is not None:
+            async with self._beats.write() as session:
+                await self._heartbeat.leave(session)
+
+    def _run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        task.add_done_callback(_report_death)
+        self._tasks.append(task)
+        return task
+
+    async def _beat(self, heartbeat: Heartbeat) -> None:
+        executor = self.work.executor
+        while True:
+            try:
+                async with self._beats.write() as session:
+                    orders = await heartbeat.beat(session, running=executor.running, now=now())
+                    if orders.strangers:
+                        await disown(session, run_ids=orders.strangers, worker=heartbeat.identity.name, now=now())
+            except Exception as error:
+                if is_unavailable(error):
+                    log.warning("heartbeat.failed", error=f"{type(error).__name__}: {error}"[:200])
+                else:
+                    log.exception("heartbeat.failed")
+            else:
+                for run_id in orders.cancel:
+                    executor.cancel(run_id)
+                for run_id in orders.abandon:
+                    executor.abandon(run_id)
+            await asyncio.sleep(EVERY_S)
+
+
+class _Whole(_Parts):
+    """A whole worker: the queue, the ticks, the dispatcher, and a child for quarantined runs where there is need."""
+
+    def __init__(self, settings: Settings, database: Database, beats: Database) -> None:
+        super().__init__(settings, database, beats)
+        self._dispatcher: Dispatcher | None = None
+        self._isolation = Isolation(database)
+        self._taking: list[asyncio.Task[None]] = []
+
+    def freed(self) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.freed()
+
+    def start(self, work: Work) -> None:
+        super().start(work)
+        carrier = Carrier(self.settings, work)
+        self._dispatcher = Dispatcher(
+            self.database,
+            work.executor,
+            work.gate,
+            queues=self.settings.worker_queues,
+            carry=carrier.carry,
+            quarantined=self._isolation.wake,
+        )
+        self.database.wake_workers = self._dispatcher.wake
+        self._taking = [
+            self._run(self._declare_and_dispatch(self._dispatcher), "dispatcher"),
+            *(self._run(loop, "queue") for loop in carrier.loops(woken=self._dispatcher.wake)),
+            self._run(_tick_when_nobody_does(work), "ticks"),
+            self._run(self._isolation.run(), "isolation"),
+        ]
+
+    def stop_taking(self) -> None:
+        for task in self._taking:
+            task.cancel()
+
+    async def stopped(self) -> None:
+        await asyncio.gather(*self._taking, return_exceptions=True)
+        await self._isolation.stopped()
+
+    async def _declare_and_dispatch(self, dispatcher: Dispatcher) -> None:
+        while True:
+            try:
+                await self.database.retry_write(lambda session: ensure_system_schedules(session, now=now()))
+            except Exception as error:
+                if not is_unavailable(error):
+                    log.exception("schedules.not_declared")
+                await asyncio.sleep(1)
+            else:
+                break
+        await dispatcher.run()
+
+
+class _Isolated(_Parts):
+    """The child that performs quarantined runs, one at a time."""
+
+    async def until_done(self, stop: asyncio.Event) -> None:
+        await perform_quarantined(self.work, stop)
+
+
+def _version() -> str:
+    try:
+        return version("punctual")
+    except PackageNotFoundError:
+        return "0"
 
 
 def _calm_garbage_collector() -> None:
@@ -87,64 +232,16 @@ def _calm_garbage_collector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-async def _keep_arq_running(settings: Settings, work: Work) -> None:
-    """Run arq's worker, anew each time that it falls: it ends itself when Redis restarts."""
-    if settings.redis_url is None:
-        log.warning("worker.without_redis", hint="set PUNCTUAL_REDIS_URL, or use `punctual up`")
-        return
-    connected_before = True
-    while True:
-        arq = None
-        try:
-            pool = await create_pool(
-                redis_settings(settings.redis_url),
-                job_serializer=serialize,
-                job_deserializer=deserialize,
-                default_queue_name=QUEUE_NAME,
-            )
-            arq = _arq_worker(pool, work)
-            log.info("worker.queue_connected", worker=work.name)
-            connected_before = True
-            await arq.async_run()
-        except (RedisError, OSError, TimeoutError) as error:
-            if connected_before:
-                log.warning("worker.queue_away", worker=work.name, error=f"{type(error).__name__}: {error}")
-            connected_before = False
-        except Exception:  # a fault of arq's own must not end the worker either
-            log.exception("worker.queue_failed", worker=work.name)
-        finally:
-            if arq is not None:
-                with suppress(Exception, asyncio.CancelledError):
-                    async with asyncio.timeout(1):
-                        await arq.close()
-        await asyncio.sleep(RECONNECT_S)
+def _report_death(task: asyncio.Task[None]) -> None:
+    """A part that ends by itself is a fault of ours, and must not go unseen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("worker.part_died", part=task.get_name(), exc_info=error)
 
 
-def _arq_worker(pool, work: Work) -> ArqWorker:  # type: ignore[no-untyped-def]
-    every_second = set(range(60))
-    # unique=False: each worker ticks each second, and they share what is due by SKIP LOCKED.
-    ticking = {"microsecond": 0, "unique": False, "max_tries": 1, "keep_result": 0, "timeout": JOB_TIMEOUT_S}
-    return ArqWorker(
-        redis_pool=pool,
-        queue_name=QUEUE_NAME,
-        functions=[],
-        cron_jobs=[
-            cron(send_reminders, name="send_reminders", second=every_second, **ticking),  # type: ignore[arg-type]
-            cron(send_emails, name="send_emails", second=every_second, **ticking),  # type: ignore[arg-type]
-            cron(reap, name="reap", second=set(range(0, 60, REAP_EVERY_S)), **ticking),  # type: ignore[arg-type]
-        ],
-        ctx={"work": work},
-        job_serializer=serialize,
-        job_deserializer=deserialize,
-        handle_signals=False,
-        poll_delay=POLL_S,
-        max_jobs=MOST_JOBS,
-        job_timeout=JOB_TIMEOUT_S,
-        max_tries=1,
-        keep_result=0,
-        health_check_key=f"punctual:health:{work.name}",
-        timezone=UTC,  # arq's cron misbehaves across clock changes in any other
-    )
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _tick_when_nobody_does(work: Work) -> None:

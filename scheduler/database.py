@@ -27,8 +27,16 @@ LOCK_WAIT_S = 8
 a hang."""
 CONNECT_TIMEOUT_S = 5
 RETRIES = 4
+AFTER_COMMIT = "after_commit"
+"""In `session.info`: a list of functions to call once the transaction is committed; a rollback forgets them."""
+WAKE_WORKERS = "wake_workers"
+"""In `session.info`: set by whatever leaves runs to dispatch."""
 SQLITE_BUSY_S = 8
 _DEADLOCK_OR_LOCK_WAIT = {1205, 1213}
+
+
+class DatabaseTimeout(TimeoutError):
+    """The database did not end a transaction in time; try again."""
 
 
 class Database:
@@ -39,6 +47,8 @@ class Database:
         self.url = make_url(url)
         self.is_mysql = self.url.get_backend_name() == "mysql"
         self.engine = _mysql_engine(url, pool_size) if self.is_mysql else _sqlite_engine(url, pool_size)
+        self.wake_workers: Callable[[], None] | None = None
+        """Called after each commit that leaves runs to dispatch; the process's door sets it. Must not block."""
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -58,9 +68,10 @@ class Database:
 
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[AsyncSession]:
+        limit = asyncio.timeout(TRANSACTION_TIMEOUT_S)
         try:
             # A server's own time-outs are no help when the network has swallowed the connection.
-            async with asyncio.timeout(TRANSACTION_TIMEOUT_S), self.engine.connect() as connection:
+            async with limit, self.engine.connect() as connection:
                 if not self.is_mysql:
                     await connection.execution_options(sqlite_begin=begin)
                 async with (
@@ -68,10 +79,21 @@ class Database:
                     session.begin(),
                 ):
                     yield session
+                self._committed(session)
         except TimeoutError:
             # The others of the pool may be as dead as this one, and each would cost as long to find out.
             await self.engine.dispose(close=False)
+            if limit.expired():
+                raise DatabaseTimeout() from None
             raise
+
+    def _committed(self, session: AsyncSession) -> None:
+        """Do what was to be done once it is committed (a rollback never comes here)."""
+        calls: list[Callable[[], None]] = session.info.get(AFTER_COMMIT, [])
+        for call in calls:
+            call()
+        if session.info.get(WAKE_WORKERS) and self.wake_workers is not None:
+            self.wake_workers()
 
     async def retry_write(self, work: Callable[[AsyncSession], Awaitable[Outcome]]) -> Outcome:
         """Run `work` in a write transaction, again from its beginning (four times at the most) after a

@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from scheduler import setting_values
+from scheduler.runs.jobs import QUEUES
 
 PREFIX = "PUNCTUAL_"
 MINIMUM_SECRET_LENGTH = 32  # characters; RFC 7518, 3.2 asks for 256 bits for HS256
@@ -62,10 +63,16 @@ class Settings(BaseSettings):
     metrics_token: str | None = Field(None, repr=False)
     grace_seconds: int = Field(25, ge=0, le=600)
     """Seconds a worker may take to finish what it holds once it is told to stop."""
+    worker_concurrency: int = Field(100, ge=1, le=10_000)
+    """Runs that one worker process performs at once."""
+    worker_queues: CommaSeparated = QUEUES
+    """The queues that a worker takes runs from; all of them by default."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 
-    @field_validator("secret_keys", "cors_origins", "allowed_private_hosts", "trusted_proxies", mode="before")
+    @field_validator(
+        "secret_keys", "cors_origins", "allowed_private_hosts", "trusted_proxies", "worker_queues", mode="before"
+    )
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
@@ -83,6 +90,13 @@ class Settings(BaseSettings):
     @classmethod
     def _lower_case(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+    @field_validator("worker_queues")
+    @classmethod
+    def _known_queues(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := sorted(set(value) - set(QUEUES)):
+            raise ValueError(f"there is no queue {unknown[0]!r}; there are {', '.join(QUEUES)}")
+        return tuple(dict.fromkeys(value)) or QUEUES
 
     @field_validator("trusted_proxies")
     @classmethod

@@ -172,6 +172,8 @@ class MariaDBServer(Server):
         result = subprocess.run(
             [*command, *self._as_root()],
             cwd=self.folder,
+            # A server that starts removes what temporary tables it finds in a shared folder: another's, who starts too.
+            env={**os.environ, "TMPDIR": str(self.folder)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -24,6 +24,7 @@ from scheduler.outbox.claim import (
     settle_sent,
 )
 from scheduler.runs import ledger
+from scheduler.runs.running import RunningJob
 
 KEEP_EVERY_S = LEASE.total_seconds() / 3
 SETTLE_PAUSE_S = 0.02
@@ -34,9 +35,12 @@ log = get_logger("emails")
 class Batch:
     """Outcomes go in as they come (`sent`, `failed`) and are settled in bulk."""
 
-    def __init__(self, database: Database, *, owner: UUID, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, database: Database, *, owner: UUID, clock: Callable[[], datetime], run: RunningJob | None = None
+    ) -> None:
         self.owner = owner
-        self.run: ledger.RunningJob | None = None
+        self.run = run
+        self._ends_run = run is None
         self.counts = {"sent": 0, "deferred": 0, "dead": 0, "handed_back": 0, "lost": 0}
         self._database = database
         self._clock = clock
@@ -95,7 +99,7 @@ class Batch:
                 self._something.set()
 
     async def keep_alive(self) -> None:
-        """Keep the leases of the e-mails and of the run ahead."""
+        """Keep the leases of the e-mails ahead."""
         while True:
             await asyncio.sleep(KEEP_EVERY_S)
             with suppress(Exception):  # the next time, or never: then the leases run out, as they should
@@ -103,16 +107,16 @@ class Batch:
                 async with self._database.write() as session:
                     now = self._clock()
                     await keep_leases(session, owner=self.owner, now=now)
-                    if self.run is not None:
-                        await ledger.keep(session, run=self.run, now=now)
                 self._ours_until = asked_at + LEASE.total_seconds()
 
     async def record_success(self) -> None:
-        """End the run."""
+        """End the run, if it is the batch's own."""
         assert self.run is not None
+        if not self._ends_run:
+            return
         try:
             await ledger.succeed(self._database, run=self.run, result=self.counts, now=self._clock())
-        except Exception as error:  # all is settled; only the run's own end is missing, and it is reaped
+        except Exception as error:  # all is settled; only the run's own end is missing, and it is found lost
             log.warning("run.end_not_recorded", error=str(error)[:200], **self.context())
 
     async def record_failure(self, error: Exception) -> None:
@@ -121,7 +125,7 @@ class Batch:
         with suppress(Exception):
             async with self._database.write() as session:
                 await hand_back(session, owner=self.owner, now=self._clock(), but=kept)
-            if self.run is not None:
+            if self.run is not None and self._ends_run:
                 await ledger.fail(self._database, run=self.run, error=error, now=self._clock())
 
     async def _settle(self, sent: list[ClaimedEmail], failures: list[Failure]) -> None:

@@ -20,6 +20,8 @@ from scheduler.outbox.hand_over import HandOver
 from scheduler.outbox.recheck import withdraw_outdated
 from scheduler.runs import ledger
 from scheduler.runs.backoff import Backoff
+from scheduler.runs.jobs import JobName
+from scheduler.runs.running import RunningJob
 from scheduler.settings import Settings
 
 # After a 4xx. RFC 5321, 4.5.4.1 asks for 30 minutes between tries and gives up after 4 to 5 days; greylisting
@@ -66,13 +68,16 @@ class Sender:
                 await hand_back(session, owner=self.hand_over.owner, now=self._clock())
             self.hand_over.clear()
 
-    async def run(self) -> dict[str, int] | None:
-        """Send until nothing is due. Returns counts, or None when nothing was due (and then it is no run)."""
+    async def run(self, run: RunningJob | None = None) -> dict[str, int] | None:
+        """Send until nothing is due. Returns counts, or None when nothing was due (and then it is no run).
+
+        `run` is one that somebody asked for, and ends.
+        """
         self.hand_over.is_open = not self._stopping.is_set() and not self._breaker.is_probing
         if self._stopping.is_set() or self._breaker.is_open:
             await self.hand_back()
             return None
-        batch = Batch(self._database, owner=self.hand_over.owner, clock=self._clock)
+        batch = Batch(self._database, owner=self.hand_over.owner, clock=self._clock, run=run)
         try:
             claimed = await self._claim(batch)
             if claimed is None:
@@ -97,7 +102,7 @@ class Sender:
             if not claimed and not self.hand_over.has_any():
                 return None
             if batch.run is None:
-                batch.run = await ledger.begin(session, job=ledger.JobName.SEND_EMAILS, worker=self._worker, now=now)
+                batch.run = await ledger.begin(session, job=JobName.SEND_EMAILS, worker=self._worker, now=now)
             claimed = await withdraw_outdated(
                 session, claimed, require_verified_email=self._settings.require_verified_email, now=now
             )

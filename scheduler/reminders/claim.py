@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Reminder
@@ -71,6 +71,12 @@ async def release_claim(
         )
         .values(state=ReminderState.PENDING.value, owner=None, lease_until=None)
     )
+
+
+async def has_expired(session: AsyncSession, *, now: datetime) -> bool:
+    """Whether there is a claim whose lease ran out."""
+    query = select(exists().where(Reminder.state == ReminderState.CLAIMED.value, Reminder.lease_until < now))
+    return bool((await session.execute(query)).scalar_one())
 
 
 async def release_expired(session: AsyncSession, *, now: datetime, limit: int = 5000) -> int:

@@ -22,6 +22,8 @@ from scheduler.reminders.email import ReminderEmails
 from scheduler.reminders.fire import Fired, fire
 from scheduler.reminders.late import gather_late
 from scheduler.runs import ledger
+from scheduler.runs.jobs import JobName
+from scheduler.runs.running import RunningJob
 from scheduler.settings import Settings
 
 LANES = 2
@@ -39,14 +41,16 @@ async def send_reminders(
     stopping: asyncio.Event | None = None,
     wake_sender: Callable[[], Awaitable[None]] | None = None,
     hand_over: HandOver | None = None,
+    run: RunningJob | None = None,
 ) -> Fired | None:
     """Fire every reminder that is due. Idempotent: any number may run at once, in any number of processes.
 
     Returns what came of it, or None when nothing was due; then it is no run either, and costs two statements.
     `wake_sender` is called after each commit that leaves e-mails to send; `hand_over` takes them to the sender of this
-    process without a way through the database and back.
+    process without a way through the database and back. `run` is one that somebody asked for, and ends.
     """
-    sweep = _Sweep(database, settings, emails, worker, clock, stopping or asyncio.Event(), wake_sender, hand_over)
+    stopping = stopping or asyncio.Event()
+    sweep = _Sweep(database, settings, emails, worker, clock, stopping, wake_sender, hand_over, run)
     try:
         await sweep.fire_all()
         await sweep.gather_all()
@@ -69,6 +73,7 @@ class _Sweep:
         stopping: asyncio.Event,
         wake_sender: Callable[[], Awaitable[None]] | None,
         hand_over: HandOver | None,
+        run: RunningJob | None,
     ) -> None:
         self._database = database
         self._settings = settings
@@ -78,7 +83,8 @@ class _Sweep:
         self._stopping = stopping
         self._wake_sender = wake_sender
         self._hand_over = hand_over
-        self._run: ledger.RunningJob | None = None
+        self._run = run
+        self._ends_run = run is None
         self._total = Fired()
 
     async def fire_all(self) -> None:
@@ -101,7 +107,7 @@ class _Sweep:
                     now=self._clock(),
                 )
                 if gathered.deliveries:
-                    run = await self._keep_run(session)
+                    run = await self._begin_run(session)
             if not gathered.deliveries:
                 return
             log.info("reminders.gathered", deliveries=gathered.deliveries, emails=gathered.emails, **run.log_context())
@@ -110,18 +116,18 @@ class _Sweep:
 
     async def record_success(self) -> Fired | None:
         """End the run, if there is one."""
-        if self._run is None:
-            return None
+        if self._run is None or not self._ends_run:
+            return self._total if self._run else None
         await ledger.succeed(self._database, run=self._run, result=self._total.counts(), now=self._clock())
         return self._total
 
     async def record_failure(self, error: Exception) -> None:
         """End the run, if there is one and the database will have it."""
-        if self._run is None:
+        if self._run is None or not self._ends_run:
             return
         try:
             await ledger.fail(self._database, run=self._run, error=error, now=self._clock())
-        except Exception:  # the database is away: the run's lease runs out, and it is reaped as lost
+        except Exception:  # the database is away: its worker finds it later, and says that it is lost
             log.warning("run.end_not_recorded", **self._run.log_context())
 
     async def _lane(self, claim: UUID | None = None, due: Sequence[Due] = ()) -> None:
@@ -164,16 +170,13 @@ class _Sweep:
         async with self._database.write() as session:
             due = await claim_due(session, claim=claim, now=self._clock())
             if due:
-                await self._keep_run(session)
+                await self._begin_run(session)
         return claim, due
 
-    async def _keep_run(self, session: AsyncSession) -> ledger.RunningJob:
-        """Begin the run, or keep its lease ahead."""
-        now = self._clock()
+    async def _begin_run(self, session: AsyncSession) -> RunningJob:
+        """The run, begun with the first thing found to do."""
         if self._run is None:
-            self._run = await ledger.begin(session, job=ledger.JobName.SEND_REMINDERS, worker=self._worker, now=now)
-        else:
-            await ledger.keep(session, run=self._run, now=now)
+            self._run = await ledger.begin(session, job=JobName.SEND_REMINDERS, worker=self._worker, now=self._clock())
         return self._run
 
     async def _wake(self, emails: int) -> None:

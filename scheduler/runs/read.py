@@ -1,23 +1,48 @@
-"""Reading runs and their records, for operators."""
+"""Reading runs, their attempts and their records. Lists stay as quick as they are, however long history grows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import LogRecord, Run
+from models import LogRecord, Run, RunAttempt
+from models.run import UNFINISHED, RunState, RunTrigger
 from scheduler.errors import NotFound
-from scheduler.paging import Page, decode_cursor, encode_cursor
+from scheduler.newest import Filters, conditions_of, given, newest, newest_of_each
+from scheduler.paging import Page, after, decode_cursor, encode_cursor
+
+_TABLE = Run.__table__
+QUEUED_STATES = tuple(state for state in UNFINISHED if state is not RunState.RUNNING)
+"""The states that are `queued` to clients."""
+
+
+class Attempt(NamedTuple):
+    """One attempt at a run: how an earlier one ended, or how the present one stands."""
+
+    number: int
+    worker: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    state: str
+    """As clients see it."""
+    error: Any
+
+
+def public_state(state: str) -> str:
+    """The state that clients see."""
+    return RunState.QUEUED.value if state in QUEUED_STATES else state
 
 
 async def list_runs(
     session: AsyncSession,
     *,
+    owner_id: UUID | None = None,
+    schedule_id: UUID | None = None,
     jobs: Sequence[str] = (),
     states: Sequence[str] = (),
     triggers: Sequence[str] = (),
@@ -27,37 +52,104 @@ async def list_runs(
     cursor: str | None = None,
     count: bool = False,
 ) -> Page[Row[Any]]:
-    """Runs, newest first; `since` (inclusive) and `until` (exclusive) are on `queued_at`. Raises
-    `BadCursor`."""
-    conditions: list[ColumnElement[bool]] = []
-    if jobs:
-        conditions.append(Run.job.in_(jobs))
-    if states:
-        conditions.append(Run.state.in_(states))
-    if triggers:
-        conditions.append(Run.trigger.in_(triggers))
+    """Runs, newest first; `owner_id`: those that this person caused. `states` are those that clients see.
+
+    `since` (inclusive) and `until` (exclusive) are on `queued_at`. Raises `BadCursor`.
+    """
+    filters = given(
+        schedule_id=[] if schedule_id is None else [schedule_id],
+        owner_id=[] if owner_id is None else [owner_id],
+        job=jobs,
+        state=_stored_states(states),
+        trigger=triggers,
+    )
+    between: list[ColumnElement[bool]] = []
     if since:
-        conditions.append(Run.queued_at >= since)
+        between.append(Run.queued_at >= since)
     if until:
-        conditions.append(Run.queued_at < until)
+        between.append(Run.queued_at < until)
     total = None
     if count:
-        total = (await session.execute(select(func.count()).select_from(Run).where(*conditions))).scalar_one()
+        counted = select(func.count()).select_from(Run).where(*between)
+        total = (await session.execute(counted.where(*conditions_of(_TABLE, filters)))).scalar_one()
     if cursor:
-        conditions.append(Run.id < decode_cursor(cursor, UUID)[0])
-    # Ids are made in the order of time, so the newest have the greatest.
-    query = select(Run.__table__).where(*conditions).order_by(Run.id.desc()).limit(limit + 1)
+        queued_at, run_id = decode_cursor(cursor, datetime, UUID)
+        between.append(after((Run.queued_at.expression, queued_at, True), (Run.id.expression, run_id, True)))
+    query = newest(
+        [*_TABLE.columns],
+        at=_TABLE.c.queued_at,
+        filters=filters,
+        leading=_leading(filters),
+        conditions=between,
+        limit=limit + 1,
+    )
     found = (await session.execute(query)).all()
     items = found[:limit]
-    return Page(items, encode_cursor(items[-1].id) if len(found) > limit else None, total)
+    return Page(items, encode_cursor(items[-1].queued_at, items[-1].id) if len(found) > limit else None, total)
 
 
-async def get_run(session: AsyncSession, *, run_id: UUID) -> Row[Any]:
-    """One run. Raises `NotFound`."""
-    run = (await session.execute(select(Run.__table__).where(Run.id == run_id))).one_or_none()
+def _stored_states(states: Sequence[str]) -> list[str]:
+    """`queued` means all the states that are shown so."""
+    stored: list[str] = []
+    for state in states:
+        stored += [each.value for each in QUEUED_STATES] if state == RunState.QUEUED else [state]
+    return stored
+
+
+def _leading(filters: Filters) -> str | None:
+    """The filter whose index is walked, the others being checked row by row: the one that lets the fewest rows through.
+
+    No statistics are asked; what is rare in a history is known: what is under way, what a person caused, what went
+    wrong, what did not come from cron.
+    """
+    states = filters.get("state", ())
+    if states and all(state in UNFINISHED for state in states):
+        return "state"
+    is_rare = {
+        "schedule_id": True,
+        "owner_id": True,
+        "state": RunState.SUCCEEDED.value not in states,
+        "trigger": RunTrigger.CRON.value not in filters.get("trigger", ()),
+        "job": False,
+    }
+    given = [name for name in is_rare if name in filters]
+    rare = [name for name in given if is_rare[name]]
+    return rare[0] if rare else (given[-1] if given else None)
+
+
+async def get_run(session: AsyncSession, *, run_id: UUID, owner_id: UUID | None = None) -> Row[Any]:
+    """One run (`owner_id`: if this person caused it). Raises `NotFound`."""
+    query = select(Run.__table__).where(Run.id == run_id)
+    if owner_id is not None:
+        query = query.where(Run.owner_id == owner_id)
+    run = (await session.execute(query)).one_or_none()
     if run is None:
         raise NotFound()
     return run
+
+
+async def list_attempts(session: AsyncSession, *, run: Row[Any]) -> list[Attempt]:
+    """The attempts at a run, first to last: those that ended before, and the present one (or the one that settled
+    it)."""
+    query = select(RunAttempt.__table__).where(RunAttempt.run_id == run.id).order_by(RunAttempt.seq)
+    rows = (await session.execute(query)).all()
+    attempts = [Attempt(row.number, row.worker, row.started_at, row.finished_at, row.state, row.error) for row in rows]
+    is_present = run.started_at is not None and run.state not in QUEUED_STATES
+    if is_present and all(row.number != run.attempt for row in rows):
+        # Of a run that goes on or went well, `error` is an earlier attempt's.
+        error = run.error if run.state in (RunState.FAILED, RunState.LOST) else None
+        state = public_state(run.state)
+        attempts.append(Attempt(run.attempt, run.worker, run.started_at, run.finished_at, state, error))
+    return attempts
+
+
+async def last_runs(session: AsyncSession, *, jobs: Sequence[str]) -> dict[str, Row[Any]]:
+    """The newest run of each of these jobs that has one, in one statement."""
+    if not jobs:
+        return {}
+    ids = newest_of_each(_TABLE.c.job, at=_TABLE.c.queued_at, values=jobs).subquery()
+    query = select(_TABLE).join(ids, ids.c.id == _TABLE.c.id)
+    return {row.job: row for row in await session.execute(query)}
 
 
 async def list_run_logs(

@@ -68,6 +68,8 @@ def test_defaults_are_those_of_the_contract(load: Load, tmp_path: Path) -> None:
         "tls_key": None,
         "metrics_token": None,
         "grace_seconds": 25,
+        "worker_concurrency": 100,
+        "worker_queues": ("default", "schedules"),
         "log_level": "info",
         "log_format": "json",
     }

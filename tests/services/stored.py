@@ -70,9 +70,10 @@ def statements(database: Database) -> Iterator[list[str]]:
 
 async def reap(database: Database, *, worker: str, now: datetime) -> dict[str, int] | None:
     """What a reaper does that has been watching for long enough."""
-    seconds = iter((0.0, WATCH_S))
-    reaper = Reaper(database, worker=worker, seconds=lambda: next(seconds))
+    passed = 0.0
+    reaper = Reaper(database, worker=worker, seconds=lambda: passed)
     first = await reaper.reap(now=now)
+    passed = WATCH_S
     second = await reaper.reap(now=now)
     if first is None or second is None:
         return first or second

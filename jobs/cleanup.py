@@ -1,0 +1,13 @@
+"""The job `cleanup`: every hour, delete what has expired."""
+
+from __future__ import annotations
+
+from jobs.work import Work
+from scheduler.cleanup.clean import clean_up
+from scheduler.clock import now
+from scheduler.runs.running import RunningJob
+
+
+async def cleanup(work: Work, run: RunningJob) -> dict[str, int]:
+    """A firing, or a run that somebody asked for."""
+    return await clean_up(work.database, run=run, now=now())

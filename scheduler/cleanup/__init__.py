@@ -1,0 +1,1 @@
+"""Cleaning up: what has expired is deleted, a little at a time."""

@@ -1,0 +1,116 @@
+"""Heartbeats: a worker says that it lives, and looks at what the database says it is at."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from models import Run, Worker
+from models.run import RunState
+from scheduler.database import affected
+from scheduler.runs.running import AT_WORK, RunningJob
+
+EVERY_S = 1.0
+"""Seconds between two beats; also how soon a running job hears that it is cancelled."""
+STRANGER_S = 3.0
+"""How long the database must say that this worker is at a run, and the worker not know of it, until it gives it back.
+Longer than the moment between the commit that begins a run and its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a worker is."""
+
+    name: str
+    version: str
+    queues: Sequence[str]
+    concurrency: int
+    started_at: datetime
+
+
+class Orders(NamedTuple):
+    """What a worker has to do about its runs."""
+
+    cancel: list[UUID]
+    """Somebody asked for them to be stopped."""
+    abandon: list[UUID]
+    """They are no longer this worker's."""
+    strangers: list[UUID]
+    """The database says that this worker is at them, and it is not: the commit of their beginning landed, but the
+    worker saw a failure; or their end could not be written."""
+
+
+class Heartbeat:
+    """The beats of one worker."""
+
+    def __init__(self, identity: Identity, *, seconds: Callable[[], float] = time.monotonic) -> None:
+        self.identity = identity
+        self._seconds = seconds
+        self._beat = 0
+        self._told: dict[UUID, tuple[int, int]] = {}
+        self._strangers: dict[UUID, float] = {}
+
+    async def beat(self, session: AsyncSession, *, running: Sequence[RunningJob], now: datetime) -> Orders:
+        """Say that this worker lives, store what its runs report, and see what is to be done about them."""
+        self._beat += 1
+        me = self.identity.name
+        alive = await session.execute(
+            update(Worker.__table__).where(Worker.name == me).values(beat=self._beat, heartbeat_at=now)
+        )
+        if affected(alive) == 0:  # new, or taken for dead meanwhile
+            await session.execute(insert(Worker.__table__), [self._row(now)])
+        await self._store_progress(session, running)
+        query = select(Run.id, Run.cancel_requested_at).where(Run.state == RunState.RUNNING.value, Run.worker == me)
+        theirs = {row.id: row.cancel_requested_at for row in await session.execute(query)}
+        return Orders(
+            cancel=[run_id for run_id, asked_at in theirs.items() if asked_at is not None],
+            # A run begun a moment ago may have been read before its commit was: it has a second to appear.
+            abandon=[
+                run.id for run in running if run.id not in theirs and (now - run.started_at).total_seconds() > EVERY_S
+            ],
+            strangers=self._strange({run_id for run_id in theirs if run_id not in AT_WORK}),
+        )
+
+    async def leave(self, session: AsyncSession) -> None:
+        """This worker ends in order: its row goes with it."""
+        await session.execute(delete(Worker.__table__).where(Worker.name == self.identity.name))
+
+    def _row(self, now: datetime) -> dict[str, object]:
+        return {
+            "name": self.identity.name,
+            "version": self.identity.version,
+            "queues": list(self.identity.queues),
+            "concurrency": self.identity.concurrency,
+            "beat": self._beat,
+            "started_at": self.identity.started_at,
+            "heartbeat_at": now,
+        }
+
+    async def _store_progress(self, session: AsyncSession, running: Sequence[RunningJob]) -> None:
+        told = {run.id: (run.progress_done, run.progress_total) for run in running}
+        changed = [run for run in running if told[run.id] != self._told.get(run.id, (0, 0))]
+        for run in changed:
+            await session.execute(
+                _PROGRESS,
+                {"run": run.id, "number": run.seq, "done": run.progress_done, "total": run.progress_total},
+            )
+        self._told = told
+
+    def _strange(self, present: set[UUID]) -> list[UUID]:
+        at = self._seconds()
+        self._strangers = {run_id: self._strangers.get(run_id, at) for run_id in present}
+        return [run_id for run_id, since in self._strangers.items() if at - since >= STRANGER_S]
+
+
+_PROGRESS = (
+    update(Run.__table__)
+    .where(Run.id == bindparam("run"), Run.seq == bindparam("number"), Run.state == RunState.RUNNING.value)
+    .values(progress_done=bindparam("done"), progress_total=bindparam("total"))
+)
