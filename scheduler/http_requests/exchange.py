@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -146,7 +147,9 @@ class Exchange:
         if isinstance(error, aiohttp.ClientConnectorSSLError):
             return f"TLS with {self.target} failed: {_why(error.os_error)}"
         if isinstance(error, aiohttp.ClientConnectorError):
-            return f"{self.target} can't be connected to: {_why(error.os_error)}"
+            several = error.os_error.errno is None  # each in a way of its own
+            why = "none of its addresses answers" if several else _why(error.os_error)
+            return f"{self.target} can't be connected to: {why}"
         if isinstance(error, aiohttp.ClientResponseError):
             return f"The answer of {self.target} is not HTTP that can be read: {_first_words(error.message)}"
         return self._told(f"{self.target} gave no answer", error)
@@ -233,8 +236,8 @@ def _why(error: BaseException) -> str:
         return (error.reason or "no reason given").lower().replace("_", " ")
     if isinstance(error, aiohttp.ServerDisconnectedError):
         return "it closed the connection"
-    if isinstance(error, OSError) and error.strerror:
-        return str(error.strerror).lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()  # its own text may hold the address
     return _first_words(str(error)) or type(error).__name__
 
 
