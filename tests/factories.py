@@ -13,7 +13,7 @@ from uuid import UUID
 
 from sqlalchemy import NullPool, create_engine, insert, make_url
 
-from models import Reminder, Task, TaskAssignee, User
+from models import Base, Reminder, Task, TaskAssignee, User
 from scheduler.access import Actor, Role
 from scheduler.database import Database
 from scheduler.identifiers import new_id
@@ -111,6 +111,56 @@ def reminder_row(task_id: UUID, user_id: UUID, fire_at: datetime, **columns: Any
     } | columns
 
 
+def run_row(at: datetime = NOW, **columns: Any) -> dict[str, Any]:
+    """A run that was asked for, done and ended well, all at one instant."""
+    return {
+        "id": new_id(),
+        "job": "cleanup",
+        "trigger": "cron",
+        "state": "succeeded",
+        "queue": "default",
+        "priority": 1,
+        "owner_id": None,
+        "arguments": None,
+        "schedule_id": None,
+        "scheduled_for": None,
+        "attempt": 1,
+        "max_attempts": 1,
+        "seq": 1,
+        "queued_at": at,
+        "started_at": at,
+        "finished_at": at,
+        "duration_ms": 0,
+        "worker": "worker",
+        "progress_done": 0,
+        "progress_total": 0,
+        "result": {},
+        "error": None,
+        "request_id": None,
+    } | columns
+
+
+def email_row(at: datetime = NOW, **columns: Any) -> dict[str, Any]:
+    """An e-mail that was sent when it was written."""
+    email_id = new_id()
+    return {
+        "id": email_id,
+        "message_id": f"<{email_id.hex}@example.com>",
+        "user_id": None,
+        "sender": "punctual@example.com",
+        "recipient": "alice@example.com",
+        "subject": "Reminder: Water the plants",
+        "template": "reminder",
+        "message": b"Subject: Reminder\r\n\r\nWater the plants\r\n",
+        "state": "sent",
+        "attempts": 1,
+        "next_attempt_at": at,
+        "sent_at": at,
+        "last_error": None,
+        "created_at": at,
+    } | columns
+
+
 def before(offset_minutes: int, *, audience: str = "assignees") -> ReminderSpec:
     """A reminder so many minutes before the due time."""
     return ReminderSpec(offset_minutes, None, audience)
@@ -157,6 +207,12 @@ async def add_reminder(database: Database, task_id: UUID, user: Actor, fire_at: 
     async with database.write() as session:
         await session.execute(insert(Reminder), [row])
     return UUID(str(row["id"]))
+
+
+async def add_rows(database: Database, model: type[Base], rows: Sequence[dict[str, Any]]) -> None:
+    """Rows of any table, as they are; all with the same columns."""
+    async with database.write() as session:
+        await session.execute(insert(model.__table__), list(rows))
 
 
 def seed_due_reminders(database_url: str, *, reminders: int, people: int, fire_at: datetime) -> Sequence[UUID]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
@@ -16,10 +17,23 @@ from scheduler.accounts.access_tokens import AccessTokens
 from scheduler.accounts.passwords import Passwords
 from scheduler.database import Database
 from scheduler.links import Links
+from scheduler.logs import store_records
+from scheduler.metrics.process import ProcessMetrics
 from scheduler.redis_client import redis_client
+from scheduler.runs.wake import wake_workers
 from scheduler.settings import Settings
 from web.handlers import ROUTE_TABLES, act, documentation
-from web.keys import ACCESS_TOKENS, DATABASE, DOCUMENT, LINKS, PASSWORDS, REDIS, SCHEMA_HEAD, SETTINGS
+from web.keys import (
+    ACCESS_TOKENS,
+    DATABASE,
+    DOCUMENT,
+    LINKS,
+    PASSWORDS,
+    PROCESS_METRICS,
+    REDIS,
+    SCHEMA_HEAD,
+    SETTINGS,
+)
 from web.middlewares.authentication import authentication
 from web.middlewares.cors import cors
 from web.middlewares.errors import errors
@@ -32,6 +46,8 @@ from web.parsing import MAXIMUM_BODY
 from web.routing import add_routes
 
 REDIS_TIMEOUT_S = 2
+MOST_WAKING = 50
+"""Words to the workers under way at once: while Redis hangs each takes half a second, and any one of them will do."""
 
 
 @lru_cache(maxsize=1)
@@ -60,6 +76,9 @@ def make_app(settings: Settings, database: Database | None = None, redis: Redis 
         app[REDIS] = redis
     else:
         app.cleanup_ctx.append(_redis)
+    app.cleanup_ctx.append(_measuring)
+    app.cleanup_ctx.append(_storing_records)
+    app.cleanup_ctx.append(_waking)
     app.cleanup_ctx.append(_passwords)
     app.cleanup_ctx.append(_schema_head)
     for table in ROUTE_TABLES:
@@ -67,6 +86,16 @@ def make_app(settings: Settings, database: Database | None = None, redis: Redis 
     documentation.add_assets(app)
     act.add_assets(app)
     return app
+
+
+@asynccontextmanager
+async def _beside(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Have `work` done meanwhile, and end it then."""
+    task = asyncio.create_task(work)
+    yield
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
 async def _database(app: web.Application) -> AsyncIterator[None]:
@@ -82,6 +111,37 @@ async def _redis(app: web.Application) -> AsyncIterator[None]:
     yield
     if client is not None:
         await client.aclose()
+
+
+async def _measuring(app: web.Application) -> AsyncIterator[None]:
+    """The numbers of this process."""
+    metrics = app[PROCESS_METRICS] = ProcessMetrics(app[DATABASE])
+    async with _beside(metrics.lag.watch()):
+        yield
+
+
+async def _storing_records(app: web.Application) -> AsyncIterator[None]:
+    """What is to be found later of what this process logs goes to the database, beside its work."""
+    async with _beside(store_records(app[DATABASE])):
+        yield
+
+
+async def _waking(app: web.Application) -> AsyncIterator[None]:
+    """Whatever is committed here and leaves runs to dispatch wakes the workers, without being waited for."""
+    database, redis = app[DATABASE], app[REDIS]
+    under_way: set[asyncio.Task[None]] = set()
+
+    def wake() -> None:
+        if len(under_way) < MOST_WAKING:
+            task = asyncio.create_task(wake_workers(redis))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+
+    database.wake_workers = wake
+    yield
+    database.wake_workers = None
+    for task in under_way:
+        task.cancel()
 
 
 async def _passwords(app: web.Application) -> AsyncIterator[None]:

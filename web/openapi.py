@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from web.problems import KINDS, MEDIA_TYPE
-from web.routing import API_PREFIX, Route, RouteTable
+from web.routing import API_PREFIX, IDEMPOTENCY_KEY_PATTERN, Route, RouteTable
 from web.schemas.problems import Problem
 
 Schema = dict[str, Any]
@@ -122,19 +122,22 @@ def _operation(route: Route, references: dict[tuple[Any, Mode], Schema]) -> Sche
         "summary": route.summary,
         "description": " ".join(route.description.split()),
     }
-    parameters = [_id_parameter(name) for name in route.ids]
+    parameters = [_id_parameter(name) for name in route.ids] + [_name_parameter(name) for name in route.names]
     if route.query is not None:
         parameters += _query_parameters(route.query)
+    if route.takes_idempotency_key:
+        parameters.append(IDEMPOTENCY_KEY)
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
         schema = references[route.body, "validation"]
         operation["requestBody"] = {
-            "required": True,
+            "required": route.body_required,
             "content": {media_type: {"schema": schema} for media_type in route.media_types},
         }
     operation["responses"] = {
         **{str(status): _success(route, status, kind, references) for status, kind in route.answers.items()},
+        **(_not_modified(route) if route.method == "GET" and "ETag" in route.success_headers else {}),
         **_problems(route, references),
     }
     operation["security"] = [{"bearer": []}] if route.auth else []
@@ -149,6 +152,25 @@ def _id_parameter(name: str) -> Schema:
         "description": "Opaque; one that is malformed is as unknown as any other",
         "schema": {"type": "string", "format": "uuid"},
     }
+
+
+def _name_parameter(name: str) -> Schema:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": "One that is unknown is a 404",
+        "schema": {"type": "string", "minLength": 1},
+    }
+
+
+IDEMPOTENCY_KEY: Schema = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same key again gives what the first request with it made, and makes nothing more",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": IDEMPOTENCY_KEY_PATTERN},
+}
 
 
 def _query_parameters(model: type[BaseModel]) -> list[Schema]:
@@ -183,6 +205,14 @@ def _success(route: Route, status: int, kind: Any, references: dict[tuple[Any, M
     return response
 
 
+def _not_modified(route: Route) -> Schema:
+    headers = {
+        "X-Request-ID": _header("The request's id", required=True),
+        "ETag": _header(route.success_headers["ETag"], required=True),
+    }
+    return {"304": {"description": "Not Modified: `If-None-Match` holds the present ETag", "headers": headers}}
+
+
 def _header(description: str, *, required: bool = False) -> Schema:
     return {"description": description, "required": required, "schema": {"type": "string"}}
 
@@ -213,7 +243,7 @@ def _general_codes(route: Route) -> list[str]:
             codes.append("forbidden")
         if route.writes and not route.open_to_unverified:
             codes.append("email_unverified")
-    if route.ids:
+    if route.ids or route.names:
         codes.append("not_found")
     if route.query is not None and "cursor" in route.query.model_fields:
         codes.append("bad_cursor")

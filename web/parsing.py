@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qsl
@@ -16,13 +17,16 @@ from pydantic import BaseModel, ValidationError
 from scheduler.errors import FieldError, Invalid, NotFound
 from scheduler.identifiers import parse_id
 from web.problems import HTTPProblem
-from web.routing import FORM, Route
+from web.routing import FORM, IDEMPOTENCY_KEY_PATTERN, Route
+from web.schemas.fields import sentence, without_union_tags
 
 MAXIMUM_BODY = 1024 * 1024
 """Bytes; larger bodies are a 413 (contract, section 1)."""
 BODY_TIMEOUT_S = 30
 """A body that takes longer to arrive is given up on, so that slow clients can't hold connections and
 memory."""
+
+IDEMPOTENCY_KEY_FORM = re.compile(IDEMPOTENCY_KEY_PATTERN)
 
 # Codes of field errors, from pydantic's names for them; the rest keep pydantic's name.
 _CODES = {
@@ -41,7 +45,12 @@ _CODES = {
     "greater_than_equal": "too_small",
     "less_than_equal": "too_large",
 }
-_MESSAGES = {"missing": "Is required", "extra_forbidden": "There is no field of this name here"}
+_MESSAGES = {
+    "missing": "Is required",
+    "extra_forbidden": "There is no field of this name here",
+    "model_type": "Must be an object",
+    "dict_type": "Must be an object",
+}
 
 
 def read_ids(request: web.Request, route: Route) -> dict[str, UUID]:
@@ -53,6 +62,16 @@ def read_ids(request: web.Request, route: Route) -> dict[str, UUID]:
             raise NotFound()
         ids[name] = value
     return ids
+
+
+def read_idempotency_key(request: web.BaseRequest, route: Route) -> str | None:
+    """The caller's `Idempotency-Key`, where the route takes one. Raises HTTPProblem for one that is none."""
+    given = request.headers.getall("Idempotency-Key", []) if route.takes_idempotency_key else []
+    if not given:
+        return None
+    if len(given) > 1 or not IDEMPOTENCY_KEY_FORM.fullmatch(given[0]):
+        raise HTTPProblem("bad_request", "`Idempotency-Key` takes 1 to 255 characters of ASCII, once.")
+    return given[0]
 
 
 def read_query(request: web.BaseRequest, model: type[BaseModel] | None) -> BaseModel | None:
@@ -95,15 +114,20 @@ def _takes_many(model: type[BaseModel], name: str) -> bool:
 
 
 async def read_body(request: web.Request, route: Route) -> BaseModel | None:
-    """The validated body, or None for a route without one (whatever is sent to it then is not looked at).
+    """The validated body, or None for a route without one (whatever is sent to it then is not looked at), and where
+    one that may be left out is.
 
     Raises HTTPProblem 400, 408, 413, 415, and Invalid with a JSON Pointer to each fault.
     """
     if route.body is None:
         return None
+    if not route.body_required and not request.can_read_body:
+        return None
     media_type = _media_type(request, route)
     raw = await _raw_body(request)
     if not raw.strip():
+        if not route.body_required:
+            return None
         raise HTTPProblem("malformed_body", "The body is empty; send a JSON object.")
     value = _read_form(raw) if media_type == FORM else _read_json(raw)
     if not isinstance(value, dict):
@@ -171,10 +195,11 @@ def _read_form(raw: bytes) -> dict[str, str]:
 
 def _pointer(location: Sequence[str | int]) -> str:
     """RFC 6901."""
-    return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    parts = (str(part) for part in without_union_tags(location))
+    return "".join("/" + part.replace("~", "~0").replace("/", "~1") for part in parts)
 
 
 def _field_error(fault: Mapping[str, Any], field: str) -> FieldError:
     kind = fault["type"]
-    message = _MESSAGES.get(kind) or fault["msg"].removeprefix("Value error, ").removeprefix("Input ").capitalize()
+    message = _MESSAGES.get(kind) or sentence(fault["msg"].removeprefix("Value error, ").removeprefix("Input "))
     return FieldError(field, message, _CODES.get(kind, kind))

@@ -62,8 +62,18 @@ def hash_of(body: bytes) -> str:
     return blake2b(body, digest_size=12).hexdigest()
 
 
+def changeable_etag(value: Any, changeable: Any) -> str:
+    """The ETag, unquoted, of a resource that changes by itself all the time, and in `changeable` by its clients.
+
+    Of two parts: for `If-None-Match` both count, so that a 304 never hides anything; for `If-Match` the first, as
+    nobody's change is lost when only the rest has changed meanwhile.
+    """
+    return f"{hash_of(write_json(changeable))}-{hash_of(write_json(value))}"
+
+
 def require_match(request: web.Request, etag: str) -> None:
-    """Raise PreconditionFailed when If-Match is there and does not name `etag` (unquoted).
+    """Raise PreconditionFailed when If-Match is there and does not name `etag` (unquoted; of a `changeable_etag` the
+    first part).
 
     Call it inside the transaction, with the row locked, before anything is changed.
     """
@@ -71,7 +81,9 @@ def require_match(request: web.Request, etag: str) -> None:
         return
     # Strong comparison (RFC 9110, 13.1.1): a weak tag matches nothing; `*` matches whatever is there.
     tags: tuple[ETag, ...] = _tags(request, "if_match")
-    if not any(tag.value == "*" or (tag.value == etag and not tag.is_weak) for tag in tags):
+    wanted, dash, _ = etag.partition("-")
+    given = ((tag, tag.value.partition("-")[0] if dash else tag.value) for tag in tags)
+    if not any(tag.value == "*" or (value == wanted and not tag.is_weak) for tag, value in given):
         raise PreconditionFailed()
 
 

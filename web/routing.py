@@ -7,7 +7,7 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 from uuid import UUID
 
 from aiohttp import web
@@ -20,11 +20,14 @@ from web.keys import (
     ACTOR,
     BODY,
     DATABASE,
+    IDEMPOTENCY_KEY,
     IDS,
     LINKS,
     PASSWORDS,
     QUERY,
+    REDIS,
     REMOTE,
+    REQUEST_ID,
     SESSION,
     SETTINGS,
 )
@@ -37,6 +40,9 @@ JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 FORM = "application/x-www-form-urlencoded"
 
+IDEMPOTENCY_KEY_PATTERN = "^[!-~](?:[ -~]{0,253}[!-~])?$"
+"""1 to 255 printable characters of ASCII; HTTP drops spaces around a header's value."""
+
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
 
@@ -46,7 +52,8 @@ class Route:
 
     method: str
     path: str
-    """The whole path, prefix included, with `{task_id}` for an id."""
+    """The whole path, prefix included, with `{task_id}` for an id, or `{name}` for a name that the handler takes as
+    text."""
     name: str
     """The handler's name: also the operationId."""
     tag: str
@@ -59,8 +66,13 @@ class Route:
     """Codes of errors beyond the general ones."""
     auth: Auth
     body: type[BaseModel] | None = None
+    body_required: bool = True
+    """Whether there must be one; without, the handler gets None."""
     query: type[BaseModel] | None = None
     ids: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    """Parts of the path that are text, taken as they are."""
+    takes_idempotency_key: bool = False
     media_types: tuple[str, ...] = (JSON,)
     success_headers: Mapping[str, str] = field(default_factory=dict)
     """Headers of a success, each with its description."""
@@ -102,19 +114,19 @@ class RouteTable:
         """Register the handler for `method path`.
 
         The handler names what it needs and gets it: `request`, `session` (one request is one transaction:
-        read for GET,
-        write for the rest), `actor`, `body` and `query` (validated models, by their annotations), each id in
-        the path, and
-        `now`, `client`, `settings`, `database`, `passwords`, `access_tokens`. What hashes passwords takes
-        `database` and no
-        `session`: a hash is too slow to hold a transaction open.
+        read for GET, write for the rest), `actor`, `body` and `query` (validated models, by their annotations; a body
+        that may be left out is a `Model | None`), each id in the path (a part annotated as `str` is a name, and any
+        text), and `now`, `client`, `settings`, `database`, `redis`, `passwords`, `access_tokens`, `request_id`,
+        `idempotency_key` (the caller's own, or None). What hashes passwords takes `database` and no `session`: a hash
+        is too slow to hold a transaction open.
         """
 
         def register(handler: Handler) -> Handler:
             names = tuple(inspect.signature(handler).parameters)
             hints = get_type_hints(handler)
-            ids = tuple(_PARAMETER.findall(path))
-            known = {*_SOURCES, *ids}
+            parameters = _PARAMETER.findall(path)
+            body, body_required = _body_of(hints.get("body"))
+            known = {*_SOURCES, *parameters}
             if not known.issuperset(names):
                 raise TypeError(f"{handler.__name__} asks for {sorted(set(names) - known)}, which no request has")
             if auth is None and "actor" in names:
@@ -131,9 +143,12 @@ class RouteTable:
                     answers=answers,
                     errors=errors,
                     auth=auth,
-                    body=hints.get("body"),
+                    body=body,
+                    body_required=body_required,
                     query=hints.get("query"),
-                    ids=ids,
+                    ids=tuple(each for each in parameters if hints.get(each) is not str),
+                    names=tuple(each for each in parameters if hints.get(each) is str),
+                    takes_idempotency_key="idempotency_key" in names,
                     media_types=media_types,
                     success_headers=success_headers or {},
                     answer_media_type=answer_media_type,
@@ -153,16 +168,28 @@ _SOURCES: dict[str, Callable[[web.Request], Any]] = {
     "request": lambda request: request,
     "session": lambda request: request[SESSION],
     "actor": lambda request: request[ACTOR],
-    "body": lambda request: request[BODY],
+    "body": lambda request: request.get(BODY),
     "query": lambda request: request[QUERY],
     "now": lambda request: clock.now(),
     "client": lambda request: Client(ip=request[REMOTE].address or "", user_agent=_one_line(request)),
     "settings": lambda request: request.app[SETTINGS],
     "database": lambda request: request.app[DATABASE],
+    "redis": lambda request: request.app[REDIS],
     "passwords": lambda request: request.app[PASSWORDS],
     "links": lambda request: request.app[LINKS],
     "access_tokens": lambda request: request.app[ACCESS_TOKENS],
+    "request_id": lambda request: request[REQUEST_ID],
+    "idempotency_key": lambda request: request.get(IDEMPOTENCY_KEY),
 }
+
+
+def _body_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The model of a body, and whether there must be one."""
+    choices = get_args(annotation)
+    if type(None) in choices:
+        (model,) = (choice for choice in choices if choice is not type(None))
+        return model, False
+    return annotation, True
 
 
 def _one_line(request: web.Request) -> str:
@@ -171,7 +198,9 @@ def _one_line(request: web.Request) -> str:
     return "".join(character if character.isprintable() else " " for character in given)
 
 
-def _id_source(name: str) -> Callable[[web.Request], UUID]:
+def _part_of_path(name: str, route: Route) -> Callable[[web.Request], UUID | str]:
+    if name in route.names:
+        return lambda request: request.match_info[name]
     return lambda request: request[IDS][name]
 
 
@@ -179,7 +208,8 @@ def endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespon
     """What aiohttp calls for `route`. The middlewares have authenticated, validated and opened the
     transaction before."""
     handler = route.handler
-    sources = tuple((name, _SOURCES.get(name) or _id_source(name)) for name in inspect.signature(handler).parameters)
+    names = inspect.signature(handler).parameters
+    sources = tuple((name, _SOURCES.get(name) or _part_of_path(name, route)) for name in names)
 
     async def call(request: web.Request) -> web.StreamResponse:
         return await handler(**{name: source(request) for name, source in sources})

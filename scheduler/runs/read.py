@@ -1,4 +1,4 @@
-"""Reading runs, their attempts and their records. Lists stay as quick as they are, however long history grows."""
+"""Reading runs and the attempts at them. Lists stay as quick as they are, however long history grows."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import LogRecord, Run, RunAttempt
+from models import Run, RunAttempt
 from models.run import UNFINISHED, RunState, RunTrigger
 from scheduler.errors import NotFound
-from scheduler.newest import Filters, conditions_of, given, newest, newest_of_each
+from scheduler.newest import LOOKED_AT, NOTHING_BELOW, Filters, conditions_of, floor, given, newest, newest_of_each
 from scheduler.paging import Page, after, decode_cursor, encode_cursor
+
+FIRST_LOOK = 2_000
+"""Rows that a page of several filters looks at first: some milliseconds."""
 
 _TABLE = Run.__table__
 QUEUED_STATES = tuple(state for state in UNFINISHED if state is not RunState.RUNNING)
@@ -51,10 +54,12 @@ async def list_runs(
     limit: int,
     cursor: str | None = None,
     count: bool = False,
+    looked_at: int = LOOKED_AT,
 ) -> Page[Row[Any]]:
     """Runs, newest first; `owner_id`: those that this person caused. `states` are those that clients see.
 
-    `since` (inclusive) and `until` (exclusive) are on `queued_at`. Raises `BadCursor`.
+    `since` (inclusive) and `until` (exclusive) are on `queued_at`. With several filters a page looks at `looked_at`
+    runs at the most; it may be short then, and the next goes on from there. Raises `BadCursor`.
     """
     filters = given(
         schedule_id=[] if schedule_id is None else [schedule_id],
@@ -75,17 +80,23 @@ async def list_runs(
     if cursor:
         queued_at, run_id = decode_cursor(cursor, datetime, UUID)
         between.append(after((Run.queued_at.expression, queued_at, True), (Run.id.expression, run_id, True)))
-    query = newest(
-        [*_TABLE.columns],
-        at=_TABLE.c.queued_at,
-        filters=filters,
-        leading=_leading(filters),
-        conditions=between,
-        limit=limit + 1,
-    )
-    found = (await session.execute(query)).all()
+    leading, at = _leading(filters), _TABLE.c.queued_at
+    # Mostly a page is full after a short stretch; only what is rare is worth a look for where a long one ends.
+    for stretch in sorted({min(FIRST_LOOK, looked_at), looked_at}):
+        lowest = None
+        if len(filters) > 1:
+            lowest = await floor(
+                session, at=at, filters=filters, leading=leading, conditions=between, looked_at=stretch
+            )
+        within = between if lowest is None else [*between, at >= lowest]
+        query = newest([*_TABLE.columns], at=at, filters=filters, leading=leading, conditions=within, limit=limit + 1)
+        found = (await session.execute(query)).all()
+        if lowest is None or len(found) > limit:
+            break
     items = found[:limit]
-    return Page(items, encode_cursor(items[-1].queued_at, items[-1].id) if len(found) > limit else None, total)
+    if len(found) > limit:
+        return Page(items, encode_cursor(items[-1].queued_at, items[-1].id), total)
+    return Page(items, None if lowest is None else encode_cursor(lowest, NOTHING_BELOW), total)
 
 
 def _stored_states(states: Sequence[str]) -> list[str]:
@@ -150,20 +161,3 @@ async def last_runs(session: AsyncSession, *, jobs: Sequence[str]) -> dict[str, 
     ids = newest_of_each(_TABLE.c.job, at=_TABLE.c.queued_at, values=jobs).subquery()
     query = select(_TABLE).join(ids, ids.c.id == _TABLE.c.id)
     return {row.job: row for row in await session.execute(query)}
-
-
-async def list_run_logs(
-    session: AsyncSession, *, run_id: UUID, limit: int, cursor: str | None = None, count: bool = False
-) -> Page[Row[Any]]:
-    """The records of one run, newest first. Raises `NotFound` or `BadCursor`."""
-    await get_run(session, run_id=run_id)
-    of_run = LogRecord.run_id == run_id
-    total = None
-    if count:
-        total = (await session.execute(select(func.count()).select_from(LogRecord).where(of_run))).scalar_one()
-    query = select(LogRecord.__table__).where(of_run)
-    if cursor:
-        query = query.where(LogRecord.id < decode_cursor(cursor, UUID)[0])
-    found = (await session.execute(query.order_by(LogRecord.id.desc()).limit(limit + 1))).all()
-    items = found[:limit]
-    return Page(items, encode_cursor(items[-1].id) if len(found) > limit else None, total)

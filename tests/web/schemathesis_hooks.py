@@ -22,6 +22,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         return
     if isinstance(case.query, dict):
         case.query.pop("cursor", None)
+    if isinstance(case.path_parameters, dict) and "name" in case.path_parameters:
+        case.path_parameters["name"] = "cleanup"
     body = case.body
     if not isinstance(body, dict):
         return
@@ -29,13 +31,32 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
         body["password"] = "correct horse battery"
     if "assignee_ids" in body:
         body["assignee_ids"] = []
-    if body.get("until") is not None:
+    if isinstance(body.get("action"), dict):
+        _make_doable(body["action"])
+    if "cron" in body:
+        body["cron"] = "0 9 * * MON-FRI"
+    if "args" in body:
+        body["args"] = {}
+    if "from" in body:
+        body |= {"from": "2026-11-01T00:00:00Z", "until": "2026-11-02T00:00:00Z"}
+    elif body.get("until") is not None:
         body["until"] = AHEAD
     if body.get("reminders"):
         body["reminders"] = body["reminders"][:1]  # what a task has already counts too
     for reminder in body.get("reminders", []):
         _put_ahead(reminder)
     _put_ahead(body)
+
+
+def _make_doable(action: dict[str, Any]) -> None:
+    """Of any action that has the right shape, one that the service can do."""
+    if action["type"] == "create_task":
+        action["task"] = {"title": action["task"]["title"]}
+    elif action["type"] == "http_request":
+        action["url"] = "https://example.com/hook"
+        action["headers"] = {"X-Test": "1"}
+    else:
+        action |= {"type": "create_task", "task": {"title": "T"}}
 
 
 def _put_ahead(reminder: dict[str, Any]) -> None:

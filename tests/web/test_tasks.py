@@ -6,11 +6,7 @@ import asyncio
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import insert
-
-from models import LogRecord, Run
 from scheduler.clock import format_instant, now
-from scheduler.identifiers import new_id
 from tests.web.conftest import Service, assert_problem
 
 
@@ -202,37 +198,6 @@ async def test_every_list_can_be_counted(service: Service) -> None:
         if first["next_cursor"]:
             second = (await alice("GET", f"{where}?limit=1&count=true&cursor={first['next_cursor']}")).json
             assert second["total"] == total and second["items"] != first["items"]
-
-
-async def test_a_run_and_its_records(service: Service) -> None:
-    admin = await service.admin()
-    run_id, at = new_id(), now()
-    async with service.database.write() as session:
-        await session.execute(
-            insert(Run).values(id=run_id, job="reap", trigger="cron", state="running", attempt=1, queued_at=at)
-        )
-        rows = [
-            {"id": new_id(), "at": at, "level": "info", "event": "e", "logger": "l", "run_id": run_id, "data": {}}
-            for _ in range(3)
-        ]
-        await session.execute(insert(LogRecord), rows)
-    run = (await admin("GET", f"/admin/runs/{run_id}")).json
-    assert run["progress"] == {"done": 0, "total": 0}
-    records = (await admin("GET", f"/admin/runs/{run_id}/logs?limit=2&count=true")).json
-    assert (len(records["items"]), records["total"]) == (2, 3)
-
-
-async def test_administrators_see_runs(service: Service) -> None:
-    alice, admin = await service.person(), await service.admin()
-    for path in ("/admin/runs", "/admin/runs/x", "/admin/runs/x/logs"):
-        assert_problem(await alice("GET", path), 403, "forbidden")
-    assert (await admin("GET", "/admin/runs?job=a&job=b&state=failed&since=2026-01-01T00:00:00Z&count=true")).json == {
-        "items": [],
-        "next_cursor": None,
-        "total": 0,
-    }
-    assert_problem(await admin("GET", "/admin/runs/x/logs"), 404, "not_found")
-    assert_problem(await admin("GET", "/admin/runs?since=2026-01-01T00:00:00"), 422, "validation_failed")
 
 
 async def test_of_two_changes_to_one_version_one_wins(service: Service) -> None:

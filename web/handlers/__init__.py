@@ -3,7 +3,23 @@ noun."""
 
 from __future__ import annotations
 
-from web.handlers import act, auth, deliveries, documentation, health, reminders, runs, tasks, users
+from web.handlers import (
+    act,
+    administration,
+    auth,
+    deliveries,
+    documentation,
+    emails,
+    health,
+    jobs,
+    logs,
+    metrics,
+    reminders,
+    runs,
+    schedules,
+    tasks,
+    users,
+)
 
 ROUTE_TABLES = (
     auth.route,
@@ -11,8 +27,15 @@ ROUTE_TABLES = (
     tasks.route,
     reminders.route,
     deliveries.route,
+    schedules.route,
     runs.route,
+    runs.admin_route,
+    jobs.route,
+    logs.route,
+    administration.route,
+    emails.route,
     health.route,
+    metrics.route,
     documentation.route,
     documentation.api_route,
     act.route,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncSession
 
-import models
 from scheduler.access import Actor
 from scheduler.accounts.profile import change_profile, get_profile
 from web.responses import entity, hash_of, require_match, write_json
@@ -19,14 +19,14 @@ route = RouteTable("Users", "People and one's own account")
 ETAG = {"ETag": "Changes when anything in the answer does"}
 
 
-def user_answer(user: models.User) -> User:
-    """A person as they see themselves."""
+def user_answer(user: Any) -> User:
+    """A person as they see themselves, from the account or a row with its columns."""
     return {
         "id": user.id,
         "email": user.email,
         "name": user.name,
-        "role": user.role,  # type: ignore[typeddict-item]
-        "status": user.status,  # type: ignore[typeddict-item]
+        "role": user.role,
+        "status": user.status,
         "email_verified": user.email_verified_at is not None,
         "phone": user.phone,
         "phone_verified": user.phone_verified_at is not None,

@@ -1,5 +1,5 @@
 """The request's id, in the answer, in every record of the log, and the one record that each request writes
-itself."""
+itself; counted, too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 
 from scheduler.logs import get_logger
 from web.client_address import remote_of
-from web.keys import ACTOR, REMOTE, REQUEST_ID, SETTINGS
+from web.keys import ACTOR, PROCESS_METRICS, REMOTE, REQUEST_ID, SETTINGS
 from web.routing import contract_of
 
 HEADER = "X-Request-ID"
@@ -32,6 +32,8 @@ def request_id_of(headers: web.BaseRequest) -> str:
 async def request_id(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Outermost: what happens inside is logged with the id, and how long it took."""
     began = perf_counter()
+    metrics = request.app[PROCESS_METRICS]
+    metrics.began()
     own_id = request_id_of(request)
     request[REQUEST_ID] = own_id
     request[REMOTE] = remote_of(request, request.app[SETTINGS].trusted_proxies)
@@ -44,12 +46,16 @@ async def request_id(request: web.Request, handler: Handler) -> web.StreamRespon
     finally:
         actor = request.get(ACTOR)
         contract = contract_of(request)
+        route = contract.path if contract else "unknown"
+        status = response.status if response is not None else 499
+        seconds = perf_counter() - began
+        metrics.ended(method=request.method, route=route, status=status, seconds=seconds)
         log.info(
             "http.request",
             method=request.method,
-            route=contract.path if contract else "unknown",
-            status=response.status if response is not None else 499,
-            duration_ms=round((perf_counter() - began) * 1000, 2),
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 2),
             user_id=str(actor.user_id) if actor else None,
         )
         # The connection's next request starts in a context of its own; nothing to unbind.

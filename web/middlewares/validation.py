@@ -6,8 +6,8 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from web.keys import BODY, IDS, QUERY
-from web.parsing import read_body, read_ids, read_query
+from web.keys import BODY, IDEMPOTENCY_KEY, IDS, QUERY
+from web.parsing import read_body, read_idempotency_key, read_ids, read_query
 from web.routing import contract_of
 
 
@@ -21,6 +21,9 @@ async def validation(request: web.Request, handler: Handler) -> web.StreamRespon
     query = read_query(request, contract.query)
     if query is not None:
         request[QUERY] = query
+    key = read_idempotency_key(request, contract)
+    if key is not None:
+        request[IDEMPOTENCY_KEY] = key
     body = await read_body(request, contract)
     if body is not None:
         request[BODY] = body

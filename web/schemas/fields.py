@@ -6,7 +6,7 @@ does not is refused (schemathesis holds us to it). Annotations are read by pydan
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any, Literal
@@ -66,6 +66,24 @@ def optional() -> Any:
     """A field that may be left out, and for which null is no value: it stands in `given()` only when it was
     sent."""
     return Field(default_factory=lambda: None)
+
+
+def sentence(text: str) -> str:
+    """`text` with its first letter in upper case, and the rest as it is."""
+    return text[:1].upper() + text[1:]
+
+
+_UNION_TAG = "\x00"
+
+
+def union_tag(kind: str) -> str:
+    """The tag of a union's member. Pydantic puts it into the location of a fault; `without_union_tags` takes it out."""
+    return _UNION_TAG + kind
+
+
+def without_union_tags(location: Sequence[str | int]) -> list[str | int]:
+    """Where in what was sent a fault is."""
+    return [part for part in location if not (isinstance(part, str) and part.startswith(_UNION_TAG))]
 
 
 def _refuse_control(text: str) -> str:
@@ -132,7 +150,7 @@ def _instant(value: Any) -> datetime:
     try:
         return parse_instant(value)
     except ValueError as error:
-        raise PydanticCustomError("bad_instant", "{reason}", {"reason": str(error).capitalize()}) from None
+        raise PydanticCustomError("bad_instant", "{reason}", {"reason": sentence(str(error))}) from None
 
 
 Instant = TypeAliasType(
@@ -247,7 +265,7 @@ def _email(value: str) -> str:
     try:
         return normalise_email(value)
     except ValueError as error:
-        raise PydanticCustomError("bad_email", "{reason}", {"reason": str(error).capitalize()}) from None
+        raise PydanticCustomError("bad_email", "{reason}", {"reason": sentence(str(error))}) from None
 
 
 Email = Annotated[str, Field(max_length=254, json_schema_extra={"format": "email"}), AfterValidator(_email)]

@@ -1,4 +1,4 @@
-"""Runs of jobs, and their records, for operators."""
+"""Runs of jobs, and their records."""
 
 from datetime import datetime
 from typing import Annotated, Any, Literal, NotRequired
@@ -14,18 +14,19 @@ Trigger = Literal["cron", "manual", "event", "retry"]
 JobName = Annotated[str, Line(1, 64)]
 
 
-class RunQuery(PageQuery):
-    """Which runs. A filter given several times means any of its values."""
+class ScheduleRunQuery(PageQuery):
+    """Which of a schedule's runs. A filter given several times means any of its values."""
 
-    job: list[JobName] = repeated()
     state: list[State] = repeated()
     trigger: list[Trigger] = repeated()
     since: Annotated[Instant | None, Field(description="Queued then or later")] = None
     until: Annotated[Instant | None, Field(description="Queued before then")] = None
 
 
-class RunLogQuery(PageQuery):
-    """A page of a run's records."""
+class RunQuery(ScheduleRunQuery):
+    """Which runs. A filter given several times means any of its values."""
+
+    job: list[JobName] = repeated()
 
 
 class RunError(TypedDict):
@@ -33,7 +34,7 @@ class RunError(TypedDict):
 
     type: str
     message: str
-    traceback: str | None
+    traceback: Annotated[str | None, Field(description="For administrators only")]
 
 
 class Progress(TypedDict):
@@ -50,45 +51,44 @@ class Run(TypedDict):
     job: str
     trigger: Trigger
     state: State
-    attempt: int
-    scheduled_for: datetime | None
+    attempt: Annotated[int, Field(description="Attempts begun")]
+    max_attempts: int
+    scheduled_for: Annotated[datetime | None, Field(description="The firing of its schedule that it is for")]
     queued_at: datetime
-    started_at: datetime | None
+    started_at: Annotated[datetime | None, Field(description="When the last attempt began")]
     finished_at: datetime | None
-    duration_ms: int | None
-    worker: str | None
+    duration_ms: Annotated[int | None, Field(description="Of the last attempt")]
+    worker: Annotated[str | None, Field(description="For administrators only")]
     result: dict[str, Any]
     error: RunError | None
     progress: Progress
     retry_of: UUID | None
+    queue: str
+    owner_id: Annotated[UUID | None, Field(description="Who caused it; null: the service itself")]
+    schedule_id: UUID | None
+    request_id: Annotated[str | None, Field(description="Of the request that caused it")]
+
+
+class RunAttempt(TypedDict):
+    """One attempt at a run."""
+
+    number: int
+    worker: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    state: State
+    error: RunError | None
+
+
+class RunDetails(Run):
+    """One run of one job, with all that was tried."""
+
+    attempts: Annotated[list[RunAttempt], Field(description="First to last")]
 
 
 class RunList(TypedDict):
     """A page of runs, newest first."""
 
     items: list[Run]
-    next_cursor: str | None
-    total: NotRequired[Total]
-
-
-class LogRecord(TypedDict):
-    """One structured record."""
-
-    id: UUID
-    at: datetime
-    level: str
-    event: str
-    logger: str
-    request_id: str | None
-    run_id: UUID | None
-    job: str | None
-    user_id: UUID | None
-    data: dict[str, Any]
-
-
-class LogRecordList(TypedDict):
-    """A page of records, newest first."""
-
-    items: list[LogRecord]
     next_cursor: str | None
     total: NotRequired[Total]

@@ -27,7 +27,7 @@ from web.schemas.users import Person
 Title = Annotated[str, Line(1, 200)]
 Description = Annotated[str, LongText(20_000, {"description": "Markdown"})]
 Category = Annotated[str, Line(1, 50)]
-AssigneeIds = Annotated[list[Id], Field(max_length=50, json_schema_extra={"uniqueItems": True})]
+AssigneeIds = Annotated[list[Id], Field(max_length=50)]
 Reminders = Annotated[list[ReminderCreate], Field(max_length=50)]
 
 
@@ -68,11 +68,16 @@ class TaskCreate(TaskChange):
     title: Title
 
 
-class TaskQuery(PageQuery):
+class EverybodysTaskQuery(PageQuery):
+    """Which of everybody's tasks. A filter given several times means any of its values."""
+
+    status: list[Status] = repeated()
+
+
+class TaskQuery(EverybodysTaskQuery):
     """Which tasks."""
 
     scope: Annotated[Literal["mine", "all"], Field(description="`all`: everybody's (managers and admins)")] = "mine"
-    status: list[Status] = repeated()
 
 
 class Task(TypedDict):

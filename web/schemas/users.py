@@ -1,19 +1,33 @@
 """People, as clients see and change them."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from web.schemas.fields import Body, Line, LongText, TimeZone, optional
+from web.schemas.fields import Body, Line, LongText, PageQuery, TimeZone, Total, optional, repeated
 
 Name = Annotated[str, Line(1, 200, {"examples": ["Ada Lovelace"]})]
 # E.164: at most 15 digits, the first of them no zero.
 Phone = Annotated[str, Field(pattern=r"^\+[1-9][0-9]{6,14}$", examples=["+4930901820"])]
 # RFC 5646, in the shape that browsers send.
 Locale = Annotated[str, Field(max_length=35, pattern=r"^[A-Za-z]{2,3}(-[A-Za-z0-9]{2,8})*$", examples=["de-AT"])]
+
+
+Role = Literal["admin", "manager", "user"]
+AccountStatus = Literal["active", "deactivated"]
+
+
+class UserQuery(PageQuery):
+    """Which people. A filter given several times means any of its values."""
+
+    q: Annotated[
+        Annotated[str, Line(1, 200)] | None, Field(description="Part of the name or the address, in any case")
+    ] = None
+    role: list[Role] = repeated()
+    status: list[AccountStatus] = repeated()
 
 
 class UserChange(Body):
@@ -34,8 +48,8 @@ class User(TypedDict):
     id: UUID
     email: str
     name: str
-    role: Literal["admin", "manager", "user"]
-    status: Literal["active", "deactivated"]
+    role: Role
+    status: AccountStatus
     email_verified: bool
     phone: str | None
     phone_verified: bool
@@ -46,6 +60,14 @@ class User(TypedDict):
     two_factor: bool
     created_at: datetime
     updated_at: datetime
+
+
+class UserList(TypedDict):
+    """A page of people, newest first."""
+
+    items: list[User]
+    next_cursor: str | None
+    total: NotRequired[Total]
 
 
 class Person(TypedDict):
