@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Any
 
 from aiomysql import Connection
-from pymysql.constants import FIELD_TYPE, SERVER_STATUS
+from pymysql.constants import CR, FIELD_TYPE, SERVER_STATUS
 from pymysql.converters import conversions
+from pymysql.err import OperationalError
 
 LONGEST_IN_HEXADECIMAL = 64  # bytes; longer ones would grow to twice their size on the way
 
@@ -44,5 +45,9 @@ async def open_connection(**arguments: Any) -> FastConnection:
     conv = dict(conversions)
     conv[FIELD_TYPE.DATETIME] = conv[FIELD_TYPE.TIMESTAMP] = datetime.fromisoformat
     connection = FastConnection(conv=conv, **arguments)
-    await connection._connect()
+    try:
+        await connection._connect()
+    except RuntimeError as error:
+        # The server was gone again before the driver had set up the socket: away, and no fault of ours.
+        raise OperationalError(CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server: {error}") from error
     return connection

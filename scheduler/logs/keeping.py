@@ -3,7 +3,6 @@ the work, and waits while the database is away."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +12,14 @@ from typing import Any, NamedTuple
 
 import orjson
 import structlog
-from sqlalchemy import DateTime, LargeBinary, String, Text, bindparam, insert, select
-from sqlalchemy.dialects import mysql
+from sqlalchemy import DateTime, LargeBinary, String, Text, bindparam, insert, select, type_coerce
 from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.types import TypeEngine
 from uuid_utils import uuid7
 
 from models import LogRecord
 from scheduler.database import Database, is_retryable, is_unavailable
+from scheduler.storing import keep_storing
 
 KEPT = 10_000
 """Records held before new ones are dropped."""
@@ -34,8 +34,6 @@ KEPT_A_MINUTE = 60
 SECURITY_KEPT_A_MINUTE = 3000
 AT_ONCE, BYTES_AT_ONCE = 500, 2 * 1024 * 1024  # of one INSERT
 FLUSH_EVERY_S = 0.5
-LONGEST_PAUSE_S = 5.0
-LAST_FLUSH_S = 1.5
 TELL_EVERY_S = 60.0
 
 FINAL_EVENTS = frozenset({"run.succeeded", "run.failed", "run.cancelled", "run.lost", "run.skipped"})
@@ -218,17 +216,17 @@ def _row(record: _Record) -> dict[str, Any]:
         data["run_id"] = fields["run_id"]
     if user_id is None and fields.get("user_id") is not None:
         data["user_id"] = fields["user_id"]
-    if len(record.event) > _EVENT_LENGTH:
+    if len(record.event) > _LONGEST["event"]:
         data["message"] = record.event
     return {
         "id": record.id,
         "at": record.at.replace(tzinfo=None),
         "level": record.level,
-        "event": record.event[:_EVENT_LENGTH],
-        "logger": record.logger[:_LOGGER_LENGTH],
-        "request_id": _text(fields.get("request_id"), _REQUEST_ID_LENGTH),
+        "event": record.event[: _LONGEST["event"]],
+        "logger": record.logger[: _LONGEST["logger"]],
+        "request_id": _text(fields, "request_id"),
         "run_id": run_id,
-        "job": _text(fields.get("job"), _JOB_LENGTH),
+        "job": _text(fields, "job"),
         "user_id": user_id,
         "data": orjson.dumps(data).decode(),
     }
@@ -245,72 +243,51 @@ def _id(text: Any) -> bytes | None:
     return made if len(made) == 16 else None
 
 
-def _text(value: Any, longest: int) -> str | None:
-    return None if value is None else str(value)[:longest]
+def _text(fields: Mapping[str, Any], name: str) -> str | None:
+    value = fields.get(name)
+    return None if value is None else str(value)[: _LONGEST[name]]
 
 
 async def store_records(database: Database) -> None:
-    """Store what this process keeps, until cancelled; then what is left, in `LAST_FLUSH_S` seconds at the most.
+    """Store what this process keeps, until cancelled; then what is left, for a second or two at the most.
 
     A process runs one of these beside its work. While the database is away, records wait.
     """
     log = structlog.get_logger(logger_name="logs")
-    told, told_at, pause = 0, time.monotonic(), FLUSH_EVERY_S
-    flushing: asyncio.Task[bool] | None = None
-    try:
-        while True:
-            await asyncio.sleep(pause)
-            flushing = asyncio.create_task(_flush_all(database))
-            # Shielded: a statement that is cancelled costs its connection, and leaves in doubt what it did.
-            landed = await asyncio.shield(flushing)
-            pause = FLUSH_EVERY_S if landed else min(2 * pause, LONGEST_PAUSE_S)
-            dropped = sum(records.dropped.values())
-            if dropped > told and time.monotonic() - told_at >= TELL_EVERY_S:
-                log.warning("logs.records_dropped", **records.dropped)
-                told, told_at = dropped, time.monotonic()
-    finally:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_FLUSH_S):
-                if flushing is not None:
-                    await asyncio.wait([flushing])
-                await _flush_all(database)
+    told, told_at = 0, time.monotonic()
 
-
-async def _flush_all(database: Database) -> bool:
-    """Whether nothing is left that could have been stored."""
-    try:
+    async def store() -> None:
+        nonlocal told, told_at
         while await records.flush(database):
             pass
-    except Exception:  # away, mostly; and whatever it is, logging it would only make more to store
-        return False
-    return True
+        dropped = sum(records.dropped.values())
+        if dropped > told and time.monotonic() - told_at >= TELL_EVERY_S:
+            log.warning("logs.records_dropped", **records.dropped)
+            told, told_at = dropped, time.monotonic()
+
+    await keep_storing(store, every_s=FLUSH_EVERY_S)
 
 
 _TABLE = LogRecord.__table__
-_EVENT_LENGTH, _LOGGER_LENGTH, _REQUEST_ID_LENGTH, _JOB_LENGTH = (
-    int(_TABLE.c[name].type.length)  # type: ignore[attr-defined]
-    for name in ("event", "logger", "request_id", "job")
-)
+_LONGEST = {column.name: column.type.length or 0 for column in _TABLE.columns if isinstance(column.type, String)}
 # With the plainest types: the values are made as the drivers take them.
-_ID_TYPE = LargeBinary(16)
-_INSERT = insert(_TABLE).values(
-    {
-        name: bindparam(name, type_=kind)
-        for name, kind in {
-            "id": _ID_TYPE,
-            "at": DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql"),
-            "level": String(),
-            "event": String(),
-            "logger": String(),
-            "request_id": String(),
-            "run_id": _ID_TYPE,
-            "job": String(),
-            "user_id": _ID_TYPE,
-            "data": Text(),
-        }.items()
-    }
+_ID = LargeBinary(16)
+_TYPES: dict[str, TypeEngine[Any]] = {
+    "id": _ID,
+    "at": DateTime(),
+    "level": String(),
+    "event": String(),
+    "logger": String(),
+    "request_id": String(),
+    "run_id": _ID,
+    "job": String(),
+    "user_id": _ID,
+    "data": Text(),
+}
+_INSERT = insert(_TABLE).values({name: bindparam(name, type_=kind) for name, kind in _TYPES.items()})
+_STORED = select(type_coerce(_TABLE.c.id, _ID)).where(
+    type_coerce(_TABLE.c.id, _ID).in_(bindparam("ids", expanding=True, type_=_ID))
 )
-_STORED = select(_TABLE.c.id.label("id")).where(_TABLE.c.id.in_(bindparam("ids", expanding=True, type_=_ID_TYPE)))
 
 records = RecordKeeper()
 """The process's keeper: logging is process-wide, and so is this."""

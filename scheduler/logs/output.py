@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -66,14 +67,15 @@ class _Lines:
     def line(self, level: str, fields: EventDict, *, family: str | None = None) -> bytes | None:
         """`family`: what storms together; the event's name, where it is None."""
         at = datetime.now(UTC)
-        event = fields.pop("event", "")
+        event = fields["event"] = str(fields.get("event", ""))
         logger = fields.pop("logger_name", "")
         try:
-            return self._line(at, level, str(event), logger, fields, family)
+            return self._line(at, level, event, logger, fields, family)
         except Exception as error:
-            text = str(redact(None, "", {"event": str(event)})["event"])
-            line = {"timestamp": at, "level": level, "event": text, "logger": logger, "unloggable": str(type(error))}
-            return orjson.dumps(line, option=_JSON) + b"\n"
+            text = redact(None, "", {"event": event})["event"]
+            stamp = at.isoformat().replace("+00:00", "Z")
+            bare = {"timestamp": stamp, "level": level, "event": text, "logger": logger, "unloggable": str(type(error))}
+            return json.dumps(bare).encode() + b"\n"
 
     def _line(
         self, at: datetime, level: str, event: str, logger: str, fields: EventDict, family: str | None
@@ -82,8 +84,7 @@ class _Lines:
         kept = is_kept(level, event, fields)
         if not is_shown and not kept:
             return None
-        fields = cast(EventDict, format_exc_info(None, level, fields))
-        fields["event"] = event
+        fields = dict(format_exc_info(None, level, fields))
         redact(None, level, fields)
         event = fields.pop("event")
         # Twice: they stand first, and no field of that name takes their place.
@@ -146,12 +147,13 @@ class _OfLibraries(logging.Handler):
             text = record.getMessage()
         except Exception:  # arguments that do not fit the message
             text = f"{record.msg} {record.args}"
-        fields = {**get_contextvars(), "event": text, "logger_name": record.name}
+        name = record.name.encode("utf-8", "replace").decode()
+        fields = {**get_contextvars(), "event": text, "logger_name": name}
         if record.exc_info:
             fields["exc_info"] = record.exc_info
         if record.stack_info:
             fields["stack"] = record.stack_info
-        line = self._lines.line(_name_of(record.levelno), fields, family=record.name)
+        line = self._lines.line(_name_of(record.levelno), fields, family=name)
         if line is not None:
             self._output.write(line)
 

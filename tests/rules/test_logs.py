@@ -81,9 +81,12 @@ def test_a_line_that_cannot_be_made_is_no_error(stream: io.StringIO) -> None:
 
     get_logger("here").info("something.happened", value=Odd())
     get_logger("here").info(f"token={SECRET}", value=Odd())
-    first, second = lines(stream)
+    get_logger("here").info("something.happened", **{"\udc80": 1})
+    get_logger("\udc80").info("something.happened")
+    first, second, third, fourth = lines(stream)
     assert first["event"] == "something.happened" and "RuntimeError" in first["unloggable"]
     assert second["event"] == f"token={REDACTED}"
+    assert third["event"] == fourth["event"] == "something.happened"
 
 
 def test_the_context_is_in_the_line(stream: io.StringIO) -> None:
