@@ -19,6 +19,7 @@ from scheduler.runs.dispatch import (
     count_on_the_way,
     dispatch,
     look,
+    on_the_way,
     release_blocked,
     stage,
 )
@@ -29,6 +30,9 @@ from scheduler.schedules.system import TickGate
 TICK_S = 1.0
 AHEAD = 200
 """Runs that may be on their way beyond what fits at once, so that a worker never waits for the way."""
+
+LINGERS_AFTER_S = 2.0
+"""How long a run may be on its way until whoever dispatched it begins it, if it can."""
 
 log = get_logger("dispatcher")
 
@@ -57,6 +61,9 @@ class Dispatcher:
         self._woken = asyncio.Event()
         self._has_backlog = False
         self._by_hand: set[asyncio.Task[None]] = set()
+        self._sees_some_on_the_way = False
+        self._on_the_way: dict[Dispatched, float] = {}
+        """What this worker dispatched and nobody has begun, and when it was first seen so."""
 
     def wake(self) -> None:
         """Look now."""
@@ -96,12 +103,15 @@ class Dispatcher:
                 await self._gate.refresh(session)
             await fire_schedules(self._database, now=at)
         async with self._database.read() as session:
-            pending = await look(session, now=at)
+            pending = await look(session, queues=self._queues, now=at)
         if pending.quarantined:
             self._quarantined()
-        queued = pending.queued or await self._free_what_waits(pending)
+        # Also while others are queued: under a steady load these would else never have their turn.
+        freed = await self._free_what_waits(pending)
+        if is_tick and self._sees_some_on_the_way and self._executor.free:
+            await self._begin_what_lingers()
         self._has_backlog = False
-        if queued:
+        if pending.queued or freed:
             # In turn, so that none is always last to get what room there is.
             self._queues.append(self._queues.pop(0))
             for queue in self._queues:
@@ -127,12 +137,29 @@ class Dispatcher:
                 return Dispatch([], has_more=True)
             return await dispatch(session, queue=queue, worker=worker, room=room)
 
+        self._sees_some_on_the_way = True  # before it is true: the commit may land though it looks failed
         dispatched, has_more = await self._database.retry_write(work)
         self._has_backlog = self._has_backlog or has_more
         for start in range(0, len(dispatched), LONGEST_MESSAGE):
             message = dispatched[start : start + LONGEST_MESSAGE]
             if not await self._carry(queue, message):
-                # Redis is away: whoever dispatched it begins it.
-                task = asyncio.create_task(self._executor.begin(message))
-                self._by_hand.add(task)
-                task.add_done_callback(self._by_hand.discard)
+                self._begin(message)  # Redis is away: whoever dispatched it begins it
+
+    async def _begin_what_lingers(self) -> None:
+        """Begin, as there is room, what this worker dispatched some seconds ago and nobody has begun.
+
+        Redis has lost it, or all who heard of it are busy; and if somebody begins it just now, whoever is first has it.
+        """
+        async with self._database.read() as session:
+            there = await on_the_way(session, worker=self._executor.worker)
+        at = time.monotonic()
+        self._on_the_way = {each: self._on_the_way.get(each, at) for each in there}
+        self._sees_some_on_the_way = bool(there)
+        lingering = [each for each, since in self._on_the_way.items() if at - since >= LINGERS_AFTER_S]
+        if lingering:
+            self._begin(lingering[: self._executor.free])
+
+    def _begin(self, dispatched: Sequence[Dispatched]) -> None:
+        task = asyncio.create_task(self._executor.begin(dispatched))
+        self._by_hand.add(task)
+        task.add_done_callback(self._by_hand.discard)

@@ -12,13 +12,14 @@ from typing import Any
 
 from jobs.carrier import Carrier
 from jobs.dispatcher import Dispatcher
-from jobs.isolation import Isolation, perform_quarantined
+from jobs.isolation import Command, Isolation, isolated_command, perform_quarantined
 from jobs.performers import PERFORMERS
 from jobs.work import Performer, Work
 from scheduler.clock import now
 from scheduler.database import Database, is_unavailable
 from scheduler.logs import get_logger, records
 from scheduler.mail.transport import open_transport
+from scheduler.runs.dispatch import return_everything_of
 from scheduler.runs.heartbeat import EVERY_S, Heartbeat, Identity
 from scheduler.runs.recover import disown
 from scheduler.schedules.system import ensure_system_schedules
@@ -36,11 +37,12 @@ async def run(
     stop: asyncio.Event | None = None,
     performers: Mapping[str, Performer] = PERFORMERS,
     isolated: str | None = None,
+    command: Command = isolated_command,
 ) -> None:
     """Work until SIGTERM, SIGINT or `stop`; then take nothing new, finish or hand back what is held, and return.
 
     Returns within `settings.grace_seconds`, whatever is still under way. `isolated`: be the child, of this name, that
-    performs quarantined runs one at a time, and return when there are none.
+    performs quarantined runs one at a time, and return when there are none. `command`: what such a child is started by.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -50,14 +52,17 @@ async def run(
     # Beats have a connection of their own: a busy pool must not make a living worker look dead.
     beats = Database(settings.database_url, pool_size=1)
     transport = open_transport(settings.mail_url, data_dir=settings.data_dir)
-    parts: _Parts = _Isolated(settings, database, beats) if isolated else _Whole(settings, database, beats)
+    parts = _Isolated(settings, database, beats) if isolated else _Whole(settings, database, beats, command)
     work = Work(settings, database, transport, performers=performers, name=isolated, freed=parts.freed)
     _calm_garbage_collector()
     log.info("worker.started", worker=work.name, mail=transport.description)
     parts.start(work)
     ended = asyncio.create_task(parts.until_done(stop), name="until done")
+    died = asyncio.create_task(parts.died.wait(), name="until a part dies")
     try:
-        await ended
+        await asyncio.wait([ended, died], return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ended.result()
         log.info("worker.stopping", worker=work.name)
         work.stop()
         parts.stop_taking()
@@ -65,11 +70,14 @@ async def run(
         try:
             async with asyncio.timeout(grace_s):
                 # A moment is left for the outcome of what is handed back.
-                await work.finished(patience_s=max(0.0, grace_s - 1.5))
-                await parts.stopped()
+                await asyncio.gather(work.finished(patience_s=max(0.0, grace_s - 1.5)), parts.stopped())
         except TimeoutError:
             log.warning("worker.grace_over", worker=work.name)
+        if parts.died.is_set():
+            raise RuntimeError("a part of this worker has died, and with it the worker; the log says of what")
     finally:
+        for task in (ended, died):
+            task.cancel()
         with suppress(Exception):
             async with asyncio.timeout(CLEAN_UP_S):
                 await parts.end()
@@ -90,6 +98,8 @@ class _Parts:
         self._beats = beats
         self._tasks: list[asyncio.Task[Any]] = []
         self._heartbeat: Heartbeat | None = None
+        self.died = asyncio.Event()
+        """A part has ended by itself. What went on without it would beat, and do nothing: better to begin anew."""
 
     def freed(self) -> None:
         """Called whenever a run has ended."""
@@ -129,9 +139,14 @@ class _Parts:
 
     def _run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
-        task.add_done_callback(_report_death)
+        task.add_done_callback(self._look_at_death)
         self._tasks.append(task)
         return task
+
+    def _look_at_death(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.died.set()
+            log.error("worker.part_died", part=task.get_name(), exc_info=error)
 
     async def _beat(self, heartbeat: Heartbeat) -> None:
         executor = self.work.executor
@@ -140,27 +155,28 @@ class _Parts:
                 async with self._beats.write() as session:
                     orders = await heartbeat.beat(session, running=executor.running, now=now())
                     if orders.strangers:
-                        await disown(session, run_ids=orders.strangers, worker=heartbeat.identity.name, now=now())
+                        me = heartbeat.identity.name
+                        await disown(session, attempts=orders.strangers, worker=me, now=now())
             except Exception as error:
                 if is_unavailable(error):
                     log.warning("heartbeat.failed", error=f"{type(error).__name__}: {error}"[:200])
                 else:
                     log.exception("heartbeat.failed")
             else:
-                for run_id in orders.cancel:
-                    executor.cancel(run_id)
-                for run_id in orders.abandon:
-                    executor.abandon(run_id)
+                for attempt in orders.cancel:
+                    executor.cancel(attempt)
+                for attempt in orders.abandon:
+                    executor.abandon(attempt)
             await asyncio.sleep(EVERY_S)
 
 
 class _Whole(_Parts):
     """A whole worker: the queue, the ticks, the dispatcher, and a child for quarantined runs where there is need."""
 
-    def __init__(self, settings: Settings, database: Database, beats: Database) -> None:
+    def __init__(self, settings: Settings, database: Database, beats: Database, command: Command) -> None:
         super().__init__(settings, database, beats)
+        self._command = command
         self._dispatcher: Dispatcher | None = None
-        self._isolation = Isolation(database)
         self._taking: list[asyncio.Task[None]] = []
 
     def freed(self) -> None:
@@ -170,6 +186,7 @@ class _Whole(_Parts):
     def start(self, work: Work) -> None:
         super().start(work)
         carrier = Carrier(self.settings, work)
+        self._isolation = Isolation(self.database, worker=work.name, command=self._command)
         self._dispatcher = Dispatcher(
             self.database,
             work.executor,
@@ -178,7 +195,7 @@ class _Whole(_Parts):
             carry=carrier.carry,
             quarantined=self._isolation.wake,
         )
-        self.database.wake_workers = self._dispatcher.wake
+        self.database.wake_workers = self._beats.wake_workers = self._dispatcher.wake
         self._taking = [
             self._run(self._declare_and_dispatch(self._dispatcher), "dispatcher"),
             *(self._run(loop, "queue") for loop in carrier.loops(woken=self._dispatcher.wake)),
@@ -192,6 +209,8 @@ class _Whole(_Parts):
 
     async def stopped(self) -> None:
         await asyncio.gather(*self._taking, return_exceptions=True)
+        with suppress(Exception):  # else others return it after the time for runs that nobody begins
+            await self.database.retry_write(lambda session: return_everything_of(session, worker=self.work.name))
         await self._isolation.stopped()
 
     async def _declare_and_dispatch(self, dispatcher: Dispatcher) -> None:
@@ -230,12 +249,6 @@ def _calm_garbage_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _report_death(task: asyncio.Task[None]) -> None:
-    """A part that ends by itself is a fault of ours, and must not go unseen."""
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("worker.part_died", part=task.get_name(), exc_info=error)
 
 
 async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -22,7 +22,7 @@ RETENTION = timedelta(days=30)
 LONGEST_S = 3000
 """Below the job's time-out of an hour, and below the hour after which it is called again."""
 FIRST_BATCH, LEAST, MOST = 100, 10, 500
-AIM_S = 0.03
+AIM_S = 0.05
 """How long a batch is to hold its locks: its size is fitted to that, whatever the machine and the rows."""
 REST = 0.5
 """As a share of the time that a batch took: others come to their turn."""

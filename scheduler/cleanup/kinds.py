@@ -20,13 +20,14 @@ from models.email import EmailState
 from models.run import UNFINISHED, RunState, RunTrigger
 from scheduler.accounts.sign_in import SESSION_LIFETIME
 from scheduler.database import Database, affected
+from scheduler.newest import index_of
 from scheduler.paging import after
 from scheduler.runs.jobs import JOBS
 from scheduler.runs.read import last_runs
 
 A_DAY = timedelta(days=1)
 TOKENS = A_DAY
-"""After they expire: until then a link that came too late is told from one that never was."""
+"""After they expire, so that no request under way still needs them, and operators can see why a link came too late."""
 SESSIONS = timedelta(days=30)
 """After somebody ended them, for the record: who was signed in from where, and whether a stolen token comes back."""
 UNUSED_SESSIONS = SESSION_LIFETIME + A_DAY
@@ -206,7 +207,7 @@ async def _empty_messages(session: AsyncSession, ids: Sequence[UUID], until: dat
         .where(Email.id.in_(ids), Email.state == EmailState.SENT.value, Email.sent_at <= until)
         .values(message=b"", next_attempt_at=NEVER)
     )
-    return Removed({"messages": affected(emptied)}, len(ids))
+    return Removed({"emptied_emails": affected(emptied)}, len(ids))
 
 
 async def _remove_dead_emails(session: AsyncSession, ids: Sequence[UUID], until: datetime, limit: int) -> Removed:
@@ -231,7 +232,7 @@ async def _delete(
 
 
 _FINAL = [state.value for state in RunState if state not in UNFINISHED]
-_BY_SCHEDULE = "ix_run_schedule_id_queued_at"
+_BY_SCHEDULE = index_of(Run.__table__.c.queued_at, "schedule_id")
 
 KINDS = (
     Kind(
@@ -261,7 +262,7 @@ KINDS = (
     ),
     Kind(counts=("tasks",), key=Task.id, by=Task.deleted_at, kept=BIN, remove=_remove_tasks),
     Kind(
-        counts=("messages",),
+        counts=("emptied_emails",),
         key=Email.id,
         by=Email.next_attempt_at,
         where=(Email.state == EmailState.SENT.value,),

@@ -125,7 +125,8 @@ class Batch:
         with suppress(Exception):
             async with self._database.write() as session:
                 await hand_back(session, owner=self.owner, now=self._clock(), but=kept)
-            if self.run is not None and self._ends_run:
+        if self.run is not None and self._ends_run:
+            with suppress(Exception):
                 await ledger.fail(self._database, run=self.run, error=error, now=self._clock())
 
     async def _settle(self, sent: list[ClaimedEmail], failures: list[Failure]) -> None:

@@ -68,6 +68,8 @@ class HandOver:
     def put(self, rows: Sequence[dict[str, Any]], endings: Sequence[Ending]) -> None:
         """Hand over rows that `claim` marked, once they are committed; each with the delivery that it carries."""
         for row, ending in zip(rows, endings, strict=True):
+            if row["owner"] != self.owner:
+                continue  # `renew` came between: they are handed back, or their lease runs out
             envelope = Envelope(row["message_id"], row["sender"], row["recipient"], row["message"])
             email = ClaimedEmail(row["id"], 1, row["created_at"], envelope, ending)
             self._waiting.append((time.monotonic(), email))
@@ -86,7 +88,12 @@ class HandOver:
             taken.append(self._waiting.popleft()[1])
         return taken
 
-    def clear(self) -> None:
-        """Forget them: they have been handed back."""
+    def renew(self) -> UUID:
+        """Forget them all; returns the owner under whom they are to be handed back.
+
+        What is written from now on has another owner, so that nothing is both handed back and sent.
+        """
+        owner, self.owner = self.owner, new_id()
         self._waiting.clear()
         self._taken.set()
+        return owner

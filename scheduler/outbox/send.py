@@ -64,9 +64,9 @@ class Sender:
     async def hand_back(self) -> None:
         """Give back what was handed over and not begun."""
         if len(self.hand_over):
+            owner = self.hand_over.renew()
             async with self._database.write() as session:
-                await hand_back(session, owner=self.hand_over.owner, now=self._clock())
-            self.hand_over.clear()
+                await hand_back(session, owner=owner, now=self._clock())
 
     async def run(self, run: RunningJob | None = None) -> dict[str, int] | None:
         """Send until nothing is due. Returns counts, or None when nothing was due (and then it is no run).
@@ -85,6 +85,7 @@ class Sender:
             with bound_contextvars(**batch.context()):
                 await self._send_all(batch, claimed)
         except Exception as error:
+            self.hand_over.renew()  # all that this owner holds is handed back
             await batch.record_failure(error)
             raise
         await batch.record_success()

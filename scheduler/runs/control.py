@@ -38,6 +38,8 @@ async def run_now(
     job = JOBS.get(name)
     if job is None:
         raise NotFound()
+    if job.needs_schedule:
+        raise Invalid(FieldError("", "Only a schedule can ask for it: POST /schedules/{id}/run", "needs_schedule"))
     try:
         job.arguments.model_validate(dict(arguments or {}))
     except ValidationError as error:

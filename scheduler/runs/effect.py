@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -13,12 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models import Run
 from models.run import RunState
 from scheduler.clock import now as present
-from scheduler.database import Database, is_unavailable
+from scheduler.database import Database
 from scheduler.runs.running import RunningJob, RunTaken
-from scheduler.runs.settle import Outcome, check_result, log_end, settle
-
-TRIES = 3
-PAUSE_S = 0.5
+from scheduler.runs.settle import Outcome, check_result, log_end, settle, write_end
 
 Effect = Callable[[AsyncSession], Awaitable[dict[str, Any]]]
 
@@ -50,15 +46,7 @@ async def succeed_with(
         ended.extend(await settle(session, outcomes=[Outcome(run, RunState.SUCCEEDED, clock(), check_result(result))]))
         return result
 
-    for attempt in range(1, TRIES + 1):
-        try:
-            result = await database.retry_write(work)
-        except Exception as error:
-            if not is_unavailable(error) or attempt == TRIES:
-                raise
-            await asyncio.sleep(PAUSE_S)
-        else:
-            break
+    result = await write_end(database, work)
     run.is_settled = True
     for outcome in ended:
         log_end(outcome)

@@ -55,7 +55,9 @@ async def enqueue(session: AsyncSession, *, now: datetime, **fields: Any) -> UUI
         same = [
             column == row[column.key] for column in (Run.idempotency_key, Run.unique_key) if row[column.key] is not None
         ]
-        found = (await session.execute(select(Run.id).where(or_(*same)))).scalars().first() if same else None
+        # Both may have one: that of the key is then the older, as it must have ended before the other was made.
+        query = select(Run.id).where(or_(*same)).order_by(Run.id).limit(1)
+        found = (await session.execute(query)).scalar_one_or_none() if same else None
         if found is None:
             raise
         return found

@@ -30,6 +30,9 @@ Ended = Callable[[Outcome], None]
 TAKEN_AT_ONCE = 500
 AFTER_OUTAGE = Backoff(base_s=2, cap_s=30, least_s=1)
 """When the database was away: the attempt does not count."""
+MOST_HANDS = 50
+"""How often a run may have changed hands (twice an attempt) until it counts all the same: a database that is away each
+time that this job asks it something may be the job's own doing."""
 UNKNOWN_JOB_AGAIN = timedelta(seconds=10)
 """A run of a job that this version does not know is left for a worker that does."""
 
@@ -60,8 +63,10 @@ class Executor:
         self._reserved = 0
         self._room = asyncio.Event()
         self._room.set()
-        self._tasks: dict[UUID, tuple[RunningJob, asyncio.Task[None]]] = {}
-        self._cancelled: set[UUID] = set()
+        self._tasks: dict[tuple[UUID, int], tuple[RunningJob, asyncio.Task[None]]] = {}
+        """By attempt: one that was taken from us may still be ending when we are given the run again."""
+        self._cancelled: set[tuple[UUID, int]] = set()
+        self._beginning: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     @property
@@ -75,8 +80,17 @@ class Executor:
         return [run for run, _ in self._tasks.values()]
 
     async def begin(self, dispatched: Sequence[Dispatched]) -> None:
-        """Begin these runs, those that are still to be begun, as there is room; returns when all are begun."""
-        rest = list(dispatched)
+        """Begin these runs, those that are still to be begun, as there is room; returns when all are begun.
+
+        Goes on when the caller is cancelled, as arq does with all it is at when Redis goes away: what is half begun
+        would be nobody's, and what waits for room would lie there until it is missed.
+        """
+        task = asyncio.create_task(self._begin(list(dispatched)), name="begin runs")
+        self._beginning.add(task)
+        task.add_done_callback(self._beginning.discard)
+        await asyncio.shield(task)
+
+    async def _begin(self, rest: list[Dispatched]) -> None:
         while rest:
             await self._room.wait()
             if self._stopping:
@@ -101,28 +115,30 @@ class Executor:
         """Perform a run that this worker has taken."""
         if not reserved:
             self._reserved += 1
-        AT_WORK.add(run.id)
+        AT_WORK.add(run.key)
         task = asyncio.create_task(self._run(run), name=f"run {run.id}")
-        self._tasks[run.id] = (run, task)
+        self._tasks[run.key] = (run, task)
         return task
 
-    def cancel(self, run_id: UUID) -> None:
-        """Stop a run because somebody asked for it: it ends as cancelled."""
-        if run_id in self._tasks and run_id not in self._cancelled:
-            self._cancelled.add(run_id)
-            self._tasks[run_id][1].cancel()
+    def cancel(self, attempt: tuple[UUID, int]) -> None:
+        """Stop a run because somebody asked for it: it ends as cancelled. `attempt`: its `key`."""
+        if attempt in self._tasks and attempt not in self._cancelled:
+            self._cancelled.add(attempt)
+            self._cancel_soon(self._tasks[attempt][1])
 
-    def abandon(self, run_id: UUID) -> None:
-        """Stop a run that is no longer ours: whatever comes of it is nobody's."""
-        if run_id in self._tasks:
-            run, task = self._tasks[run_id]
+    def abandon(self, attempt: tuple[UUID, int]) -> None:
+        """Stop a run that is no longer ours: whatever comes of it is nobody's. `attempt`: its `key`."""
+        if attempt in self._tasks:
+            run, task = self._tasks[attempt]
             run.is_settled = True
-            task.cancel()
+            self._cancel_soon(task)
 
     async def stop(self, *, patience_s: float) -> None:
         """Begin nothing more; after `patience_s` seconds hand back what has not ended by itself."""
         self._stopping = True
         self._room.set()
+        if self._beginning:  # what is being taken at this moment is ours to end as well
+            await asyncio.wait(self._beginning, timeout=max(patience_s, 1))
         tasks = [task for _, task in self._tasks.values()]
         if tasks:
             _, pending = await asyncio.wait(tasks, timeout=patience_s)
@@ -130,6 +146,11 @@ class Executor:
                 task.cancel()
             if pending:
                 await asyncio.wait(pending, timeout=1)
+
+    def _cancel_soon(self, task: asyncio.Task[None]) -> None:
+        # Not before its first step: a coroutine that has not begun is ended without a `finally` of its own being heard,
+        # and its room would never be free again.
+        asyncio.get_running_loop().call_soon(task.cancel)
 
     async def _take(self, batch: Sequence[Dispatched]) -> list[RunningJob]:
         try:
@@ -162,11 +183,11 @@ class Executor:
         except asyncio.CancelledError:
             outcome = self._stopped(run)
         finally:
-            self._tasks.pop(run.id, None)
-            self._cancelled.discard(run.id)
+            self._tasks.pop(run.key, None)
+            self._cancelled.discard(run.key)
             self._release(1)
         if outcome is None or run.is_settled:
-            AT_WORK.discard(run.id)
+            AT_WORK.discard(run.key)
         else:
             self._settler.put(outcome)
 
@@ -179,15 +200,13 @@ class Executor:
             run.is_settled = True
             return None
         except JobFailed as failure:
-            return self._failed(run, job, failure, result=failure.result, permanent=failure.permanent)
-        except TimeoutError as error:
-            if limit.expired():
+            return self._failed(run, job, failure, result=_fit(failure.result), permanent=failure.permanent)
+        except (Exception, SystemExit) as error:  # a job that calls sys.exit() has failed, and the worker goes on
+            if isinstance(error, TimeoutError) and limit.expired():
                 late = JobFailed(f"did not end within {job.timeout_s:g} s")
                 return self._failed(run, job, late, kind="TimedOut")
-            return self._failed(run, job, error)
-        except Exception as error:
-            if _is_outage(error):
-                again_at = self._clock() + timedelta(seconds=AFTER_OUTAGE.delay(1))
+            if _is_outage(error) and run.seq < MOST_HANDS:
+                again_at = self._clock() + timedelta(seconds=AFTER_OUTAGE.delay(max(1, run.seq // 2)))
                 log.warning("run.database_away", error=f"{type(error).__name__}: {error}"[:300])
                 return Outcome(run, RunState.WAITING, self._clock(), again_at=again_at, counts=False)
             return self._failed(run, job, error)
@@ -214,7 +233,7 @@ class Executor:
 
     def _stopped(self, run: RunningJob) -> Outcome | None:
         now = self._clock()
-        if run.id in self._cancelled:
+        if run.key in self._cancelled:
             return Outcome(run, RunState.CANCELLED, now)
         if run.is_settled:
             return None
@@ -230,6 +249,14 @@ class Executor:
         if count and not self._room.is_set():
             self._room.set()
         self._freed()
+
+
+def _fit(result: Any) -> dict[str, Any] | None:
+    """What a failed job leaves, if it can be kept: how it failed matters more."""
+    try:
+        return check_result(result)
+    except (TypeError, ValueError):
+        return None
 
 
 def _is_outage(error: BaseException) -> bool:

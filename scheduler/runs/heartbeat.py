@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Run, Worker
 from models.run import RunState
-from scheduler.database import affected
+from scheduler.database import AFTER_COMMIT, affected
 from scheduler.runs.running import AT_WORK, RunningJob
 
 EVERY_S = 1.0
@@ -35,14 +35,18 @@ class Identity:
     started_at: datetime
 
 
+Attempt = tuple[UUID, int]
+"""As `RunningJob.key`."""
+
+
 class Orders(NamedTuple):
     """What a worker has to do about its runs."""
 
-    cancel: list[UUID]
+    cancel: list[Attempt]
     """Somebody asked for them to be stopped."""
-    abandon: list[UUID]
+    abandon: list[Attempt]
     """They are no longer this worker's."""
-    strangers: list[UUID]
+    strangers: list[Attempt]
     """The database says that this worker is at them, and it is not: the commit of their beginning landed, but the
     worker saw a failure; or their end could not be written."""
 
@@ -54,8 +58,9 @@ class Heartbeat:
         self.identity = identity
         self._seconds = seconds
         self._beat = 0
-        self._told: dict[UUID, tuple[int, int]] = {}
-        self._strangers: dict[UUID, float] = {}
+        self._told: dict[Attempt, tuple[int, int]] = {}
+        self._missing: set[Attempt] = set()
+        self._strangers: dict[Attempt, float] = {}
 
     async def beat(self, session: AsyncSession, *, running: Sequence[RunningJob], now: datetime) -> Orders:
         """Say that this worker lives, store what its runs report, and see what is to be done about them."""
@@ -67,15 +72,16 @@ class Heartbeat:
         if affected(alive) == 0:  # new, or taken for dead meanwhile
             await session.execute(insert(Worker.__table__), [self._row(now)])
         await self._store_progress(session, running)
-        query = select(Run.id, Run.cancel_requested_at).where(Run.state == RunState.RUNNING.value, Run.worker == me)
-        theirs = {row.id: row.cancel_requested_at for row in await session.execute(query)}
+        query = select(Run.id, Run.seq, Run.cancel_requested_at).where(
+            Run.state == RunState.RUNNING.value, Run.worker == me
+        )
+        theirs = {(row.id, row.seq): row.cancel_requested_at for row in await session.execute(query)}
+        # One that ends in this very moment is no longer on record either: only who is missed twice is another's by now.
+        missed_before, self._missing = self._missing, {run.key for run in running if not run.is_settled} - theirs.keys()
         return Orders(
-            cancel=[run_id for run_id, asked_at in theirs.items() if asked_at is not None],
-            # A run begun a moment ago may have been read before its commit was: it has a second to appear.
-            abandon=[
-                run.id for run in running if run.id not in theirs and (now - run.started_at).total_seconds() > EVERY_S
-            ],
-            strangers=self._strange({run_id for run_id in theirs if run_id not in AT_WORK}),
+            cancel=[key for key, asked_at in theirs.items() if asked_at is not None],
+            abandon=[key for key in self._missing if key in missed_before],
+            strangers=self._strange(theirs.keys() - AT_WORK),
         )
 
     async def leave(self, session: AsyncSession) -> None:
@@ -94,19 +100,26 @@ class Heartbeat:
         }
 
     async def _store_progress(self, session: AsyncSession, running: Sequence[RunningJob]) -> None:
-        told = {run.id: (run.progress_done, run.progress_total) for run in running}
-        changed = [run for run in running if told[run.id] != self._told.get(run.id, (0, 0))]
-        for run in changed:
-            await session.execute(
-                _PROGRESS,
-                {"run": run.id, "number": run.seq, "done": run.progress_done, "total": run.progress_total},
-            )
-        self._told = told
+        told = {run.key: (run.progress_done, run.progress_total) for run in running}
+        changed = {run.id: run for run in running if told[run.key] != self._told.get(run.key, (0, 0))}
+        if changed:
+            # Whoever commits a long effect holds its run: that must not hold up the beat, or the worker would be taken
+            # for dead. What is held now is told the next time.
+            query = select(Run.id).where(Run.id.in_(changed)).with_for_update(skip_locked=True)
+            free = set((await session.execute(query)).scalars())
+            for run in changed.values():
+                if run.id not in free:
+                    told[run.key] = self._told.get(run.key, (0, 0))
+                    continue
+                done, total = told[run.key]
+                await session.execute(_PROGRESS, {"run": run.id, "number": run.seq, "done": done, "total": total})
+        # Not before the commit: what a failed beat has not stored is still to be told.
+        session.info.setdefault(AFTER_COMMIT, []).append(lambda: setattr(self, "_told", told))
 
-    def _strange(self, present: set[UUID]) -> list[UUID]:
+    def _strange(self, present: set[Attempt]) -> list[Attempt]:
         at = self._seconds()
-        self._strangers = {run_id: self._strangers.get(run_id, at) for run_id in present}
-        return [run_id for run_id, since in self._strangers.items() if at - since >= STRANGER_S]
+        self._strangers = {key: self._strangers.get(key, at) for key in present}
+        return [key for key, since in self._strangers.items() if at - since >= STRANGER_S]
 
 
 _PROGRESS = (

@@ -59,6 +59,8 @@ class Job:
     priority: int = NORMAL
     is_unique: bool = False
     """While a run is unfinished, asking for another gives that one."""
+    needs_schedule: bool = False
+    """It does what a schedule says, so nobody can run it without one."""
     arguments: type[BaseModel] = NoArguments
     """What "run now" may be given."""
 
@@ -96,6 +98,7 @@ _DECLARED = (
         # The contract: the first retry after about 10 s. Full jitter below the bound, but not at once.
         retry=Backoff(base_s=12, cap_s=600, least_s=8),
         queue=SCHEDULES_QUEUE,
+        needs_schedule=True,
     ),
     Job(
         name=JobName.CLEANUP,

@@ -11,17 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Run
 from models.run import RunState, RunTrigger
-from scheduler.database import Database
+from scheduler.database import AFTER_COMMIT, Database
 from scheduler.identifiers import new_id
 from scheduler.runs.jobs import JOBS, JobName
 from scheduler.runs.running import AT_WORK, RunningJob
-from scheduler.runs.settle import Outcome, error_of, log_end, settle
+from scheduler.runs.settle import Outcome, error_of, log_end, settle, write_end
 
 
 async def begin(session: AsyncSession, *, job: JobName, worker: str, now: datetime) -> RunningJob:
     """Record that `worker` has begun a run, in the transaction of what it does first.
 
-    A tick that finds nothing to do is no run: it leaves no row.
+    A tick that finds nothing to do is no run: it leaves no row. Only once that commits is this process at the run: what
+    a commit left behind that landed though it looked failed, the next look at what this worker is at finds.
     """
     run = RunningJob(id=new_id(), job=job, trigger=RunTrigger.CRON.value, attempt=1, started_at=now, worker=worker)
     declared = JOBS[job]
@@ -46,7 +47,7 @@ async def begin(session: AsyncSession, *, job: JobName, worker: str, now: dateti
             }
         ],
     )
-    AT_WORK.add(run.id)
+    session.info.setdefault(AFTER_COMMIT, []).append(lambda: AT_WORK.add(run.key))
     return run
 
 
@@ -62,9 +63,9 @@ async def fail(database: Database, *, run: RunningJob, error: BaseException, now
 
 async def _end(database: Database, outcome: Outcome) -> None:
     try:
-        ended = await database.retry_write(lambda session: settle(session, outcomes=[outcome]))
+        ended = await write_end(database, lambda session: settle(session, outcomes=[outcome]))
     finally:
         # Where the end could not be written, the next look at what this worker is at finds nobody at this run.
-        AT_WORK.discard(outcome.run.id)
+        AT_WORK.discard(outcome.run.key)
     for each in ended:
         log_end(each)

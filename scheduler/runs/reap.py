@@ -34,7 +34,7 @@ class Reaper:
         self._worker = worker
         self._seconds = seconds
         self._suspects: dict[Lease, float] = {}
-        self._watch = Watch(seconds=seconds)
+        self._watch = Watch(me=worker, seconds=seconds)
 
     async def reap(self, *, now: datetime, run: RunningJob | None = None) -> dict[str, int] | None:
         """Returns counts, or None when there was nothing to do (and then it is no run, unless there is one given)."""

@@ -12,8 +12,8 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Run, Worker
-from models.run import RunState
-from scheduler.database import AFTER_COMMIT
+from models.run import RunState, RunTrigger
+from scheduler.database import AFTER_COMMIT, WAKE_WORKERS
 from scheduler.runs.dispatch import Dispatched, return_unbegun
 from scheduler.runs.jobs import JOBS
 from scheduler.runs.running import RunningJob
@@ -37,9 +37,23 @@ class Sighting(NamedTuple):
 
 class Watch:
     """Tells by its own monotonic clock what has not changed for too long: no wall clocks are compared, so that none
-    can be wrong."""
+    can be wrong.
 
-    def __init__(self, *, seconds: Callable[[], float] = time.monotonic) -> None:
+    `me` is the worker that watches: where its own beat stands still, the database takes no writes (or not from here),
+    and the silence of the others proves nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        me: str | None = None,
+        dead_after_s: float = DEAD_AFTER_S,
+        seconds: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._me = me
+        self._dead_after_s = dead_after_s
+        self._my_beat: Sighting | None = None
+        self._my_beat_since = 0.0
         self._seconds = seconds
         self._looked_at: float | None = None
         self._workers: dict[Sighting, float] = {}
@@ -58,10 +72,15 @@ class Watch:
         if self._looked_at is None or at - self._looked_at > LONGEST_GAP_S:
             self._workers, self._dispatched = {}, {}
         self._looked_at = at
+        mine = next((each for each in sightings if each.name == self._me and each.beat is not None), None)
+        if mine != self._my_beat:
+            self._my_beat, self._my_beat_since = mine, at
+        if mine is not None and at - self._my_beat_since > LONGEST_GAP_S:
+            self._workers = {}
         self._workers = {each: self._workers.get(each, at) for each in sightings}
         self._dispatched = {each: self._dispatched.get(each, at) for each in dispatched}
         return (
-            [each for each, since in self._workers.items() if at - since >= DEAD_AFTER_S],
+            [each for each, since in self._workers.items() if at - since >= self._dead_after_s],
             [each for each, since in self._dispatched.items() if at - since >= UNBEGUN_AFTER_S],
         )
 
@@ -88,25 +107,33 @@ async def bury(session: AsyncSession, *, dead: Sighting, now: datetime, error: d
     return len(rows)
 
 
-async def disown(session: AsyncSession, *, run_ids: Sequence[UUID], worker: str, now: datetime) -> int:
+async def disown(session: AsyncSession, *, attempts: Sequence[tuple[UUID, int]], worker: str, now: datetime) -> int:
     """Give back what a living worker is said to be at and is not: nobody began it, so the attempt does not count.
 
-    A run of a tick was begun, and its end could not be written: it is lost. Returns how many.
+    A run that a tick began by itself has no end because that could not be written: it is lost. Returns how many.
     """
     query = (
         select(Run.__table__)
-        .where(Run.id.in_(run_ids), Run.state == RunState.RUNNING.value, Run.worker == worker)
+        .where(
+            Run.id.in_([run_id for run_id, _ in attempts]),
+            Run.state == RunState.RUNNING.value,
+            Run.worker == worker,
+        )
         .with_for_update(skip_locked=True)
     )
-    rows = (await session.execute(query)).all()
-    ticks = [row for row in rows if row.job in JOBS and JOBS[row.job].is_tick]
+    rows = [row for row in await session.execute(query) if (row.id, row.seq) in attempts]
+    ticks = [row for row in rows if _is_of_tick(row)]
+    stopped = [row for row in rows if row.cancel_requested_at is not None and not _is_of_tick(row)]
     await _end(session, ticks, RunState.LOST, now=now, error=None)
-    unbegun = [row.id for row in rows if row not in ticks]
-    await session.execute(
-        update(Run.__table__)
-        .where(Run.id.in_(unbegun))
-        .values(state=RunState.QUEUED.value, worker=None, started_at=None, attempt=Run.attempt - 1, seq=Run.seq + 1)
-    )
+    await _end(session, stopped, RunState.CANCELLED, now=now, error=None)
+    unbegun = [row.id for row in rows if row.cancel_requested_at is None and not _is_of_tick(row)]
+    if unbegun:
+        await session.execute(
+            update(Run.__table__)
+            .where(Run.id.in_(unbegun))
+            .values(state=RunState.QUEUED.value, worker=None, started_at=None, attempt=Run.attempt - 1, seq=Run.seq + 1)
+        )
+        session.info[WAKE_WORKERS] = True
     return len(rows)
 
 
@@ -166,9 +193,16 @@ async def _end(
                 duration_ms=outcome.duration_ms,
                 error=error,
                 unique_key=None,
+                # Or who was at it would take this end for its own that landed, and tell of it once more.
+                seq=Run.seq + 1,
             )
         )
         session.info.setdefault(AFTER_COMMIT, []).append(lambda outcome=outcome: log_end(outcome))
+
+
+def _is_of_tick(row: Any) -> bool:
+    """Whether a worker's tick began it by itself: what somebody asked for goes through the queue like any run."""
+    return row.job in JOBS and JOBS[row.job].is_tick and row.trigger == RunTrigger.CRON.value
 
 
 def _running(row: Any) -> RunningJob:

@@ -11,8 +11,10 @@ LONGEST_RESULT = 256 * 1024
 """Bytes of JSON that a run keeps as its result."""
 
 
-AT_WORK: set[UUID] = set()
-"""The runs that this process is at. What the database says of its worker and is not in here, nobody is at."""
+AT_WORK: set[tuple[UUID, int]] = set()
+"""The attempts that this process is at, or whose end it is still to write, as `RunningJob.key`. What the database says
+of its worker and is not in here, nobody is at."""
+MOST_PROGRESS = 2**63 - 1  # BIGINT
 
 
 class JobFailed(Exception):
@@ -54,9 +56,15 @@ class RunningJob:
     is_settled: bool = False
     """Its end is on record already, in the transaction of its effect."""
 
+    @property
+    def key(self) -> tuple[UUID, int]:
+        """This attempt, and no other at the same run."""
+        return self.id, self.seq
+
     def report_progress(self, done: int, total: int) -> None:
         """Say how far it has come; stored within about a second."""
-        self.progress_done, self.progress_total = done, total
+        # What the database would refuse must not keep the worker's beats from it.
+        self.progress_done, self.progress_total = (max(0, min(int(each), MOST_PROGRESS)) for each in (done, total))
 
     def log_context(self) -> dict[str, Any]:
         """The fields that each record of the run carries."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import orjson
@@ -19,16 +19,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models import Run, RunAttempt
 from models.run import UNFINISHED, RunState
 from scheduler.clock import now as present
-from scheduler.database import Database, is_retryable, is_unavailable
+from scheduler.database import WAKE_WORKERS, Database, is_retryable, is_unavailable
 from scheduler.logs import get_logger
 from scheduler.runs.running import AT_WORK, LONGEST_RESULT, RunningJob
 
+Written = TypeVar("Written")
+
 LONGEST_TRACEBACK = 10_000  # characters
 LONGEST_MESSAGE = 2_000
+LONGEST_DURATION_MS = 2**31 - 1  # INT
 AT_ONCE = 1000
+BYTES_AT_ONCE = 2 * 1024 * 1024
+"""Of one statement's JSON, which escaping may double on its way: MariaDB takes packets of up to 16 MiB."""
 PAUSE_S = 0.01
 """What ends within this time is settled together."""
 AGAIN_S = 0.5
+TRIES = 3
+"""Of an end that its caller waits for, while the database is away."""
 
 log = get_logger("runs")
 
@@ -55,13 +62,19 @@ class Outcome:
     @property
     def duration_ms(self) -> int:
         """Of this attempt."""
-        return max(0, round((self.at - self.run.started_at).total_seconds() * 1000))
+        # By the wall's clock, which may have jumped; and it may have been begun a month ago.
+        return min(max(0, round((self.at - self.run.started_at).total_seconds() * 1000)), LONGEST_DURATION_MS)
 
 
 def error_of(error: BaseException) -> dict[str, Any]:
     """What a run keeps of an exception."""
     kept = "".join(traceback.format_exception(error))[-LONGEST_TRACEBACK:]
-    return {"type": type(error).__name__, "message": str(error)[:LONGEST_MESSAGE], "traceback": kept}
+    return {"type": type(error).__name__, "message": _text(str(error))[:LONGEST_MESSAGE], "traceback": _text(kept)}
+
+
+def _text(text: str) -> str:
+    """As UTF-8 can hold it: names of files, for one, may hold halves of surrogate pairs."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 class Settler:
@@ -99,7 +112,7 @@ class Settler:
             await asyncio.sleep(PAUSE_S)
             batch = self._waiting[:AT_ONCE]
             await self._settle(batch)
-            AT_WORK.difference_update(outcome.run.id for outcome in batch)
+            AT_WORK.difference_update(outcome.run.key for outcome in batch)
             del self._waiting[: len(batch)]
             if not self._waiting:
                 self._something.clear()
@@ -133,6 +146,21 @@ class Settler:
             return
 
 
+async def write_end(database: Database, work: Callable[[AsyncSession], Awaitable[Written]]) -> Written:
+    """Write the end of a run by `work`, once more and again where the database is away; then raises what it raised.
+
+    `work` goes by the run's row, and so knows an end that landed though the caller saw a failure.
+    """
+    for attempt in range(1, TRIES + 1):
+        try:
+            return await database.retry_write(work)
+        except Exception as error:
+            if not is_unavailable(error) or attempt == TRIES:
+                raise
+        await asyncio.sleep(AGAIN_S)
+    raise AssertionError("unreachable")
+
+
 async def settle(session: AsyncSession, *, outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Write these outcomes. Returns those that stand, each once; what was taken from its worker is left alone.
 
@@ -141,7 +169,7 @@ async def settle(session: AsyncSession, *, outcomes: Sequence[Outcome]) -> list[
     3. Write the rest in one statement, and the attempts that were not the last.
     """
     by_id = {outcome.run.id: outcome for outcome in outcomes}
-    rows = (await session.execute(_LOCK, {"ids": list(by_id)})).all()
+    rows = (await session.execute(_LOCK, {"ids": sorted(by_id)})).all()
     ours: list[Outcome] = []
     landed: list[Outcome] = []
     for row in rows:
@@ -149,19 +177,25 @@ async def settle(session: AsyncSession, *, outcomes: Sequence[Outcome]) -> list[
         if row.worker != outcome.run.worker or row.seq != outcome.run.seq:
             continue
         if row.state == RunState.RUNNING.value:
+            if row.cancel_requested_at is not None and not outcome.is_final:
+                # Asked for while the attempt failed or was handed back: it must not begin once more.
+                outcome.state, outcome.again_at = RunState.CANCELLED, None
             ours.append(outcome)
         elif row.state not in _UNFINISHED:
             outcome.state = RunState(row.state)
             landed.append(outcome)
     if ours:
         await _write(session, ours)
+    if any(outcome.is_final and outcome.run.schedule_id is not None for outcome in ours):
+        session.info[WAKE_WORKERS] = True  # there may be one blocked behind it
     return ours + landed
 
 
 async def _write(session: AsyncSession, outcomes: Sequence[Outcome]) -> None:
     values = [_values(outcome) for outcome in outcomes]
     if session.get_bind().dialect.name == "mysql":
-        await session.execute(_UPDATE_FROM_JSON, {"rows": orjson.dumps([_for_json(each) for each in values]).decode()})
+        for rows in _packets([orjson.dumps(_for_json(each)) for each in values]):
+            await session.execute(_UPDATE_FROM_JSON, {"rows": f"[{b','.join(rows).decode()}]"})
     else:
         connection = await session.connection()
         await connection.execute(_UPDATE_EACH, values)
@@ -243,6 +277,20 @@ def _values(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def _packets(rows: Sequence[bytes]) -> Iterator[list[bytes]]:
+    """So many at once as one statement may carry."""
+    packet: list[bytes] = []
+    size = 0
+    for row in rows:
+        if packet and size + len(row) > BYTES_AT_ONCE:
+            yield packet
+            packet, size = [], 0
+        packet.append(row)
+        size += len(row)
+    if packet:
+        yield packet
+
+
 def _for_json(values: dict[str, Any]) -> dict[str, Any]:
     """As JSON_TABLE reads them: what is null is left out."""
     made: dict[str, Any] = {}
@@ -262,7 +310,9 @@ def _for_json(values: dict[str, Any]) -> dict[str, Any]:
 
 _UNFINISHED = frozenset(state.value for state in UNFINISHED)
 _LOCK = (
-    select(Run.id, Run.state, Run.worker, Run.seq).where(Run.id.in_(bindparam("ids", expanding=True))).with_for_update()
+    select(Run.id, Run.state, Run.worker, Run.seq, Run.cancel_requested_at)
+    .where(Run.id.in_(bindparam("ids", expanding=True)))
+    .with_for_update()
 )
 # One statement for any number of rows: the driver would send an UPDATE a row, each with a round trip.
 _UPDATE_FROM_JSON = text(

@@ -20,7 +20,10 @@ async def take(
 ) -> list[RunningJob]:
     """Begin those of these runs that are still on the way with that number. Once this commits, they are `worker`'s."""
     wanted = {each.id: each.seq for each in dispatched}
-    query = _COLUMNS.where(Run.id.in_(wanted), Run.state == RunState.DISPATCHED.value).with_for_update()
+    if not wanted:
+        return []
+    # In the order of their ids, as every statement that waits for locks on several runs: so no two wait for each other.
+    query = _COLUMNS.where(Run.id.in_(sorted(wanted)), Run.state == RunState.DISPATCHED.value).with_for_update()
     rows = [row for row in await session.execute(query) if row.seq == wanted[row.id]]
     if rows:
         await session.execute(_BEGIN, {"ids": [row.id for row in rows], "by": worker, "at": now})
@@ -43,7 +46,15 @@ async def take_quarantined(
     await session.execute(
         update(Run.__table__)
         .where(Run.id == row.id)
-        .values(state=RunState.RUNNING.value, worker=worker, started_at=now, attempt=Run.attempt + 1, seq=Run.seq + 1)
+        .values(
+            state=RunState.RUNNING.value,
+            worker=worker,
+            started_at=now,
+            attempt=Run.attempt + 1,
+            seq=Run.seq + 1,
+            progress_done=0,
+            progress_total=0,
+        )
     )
     return _running(row, row.seq + 1, worker, now)
 
@@ -89,5 +100,7 @@ _BEGIN = (
         worker=bindparam("by"),
         started_at=bindparam("at"),
         attempt=Run.attempt + 1,
+        progress_done=0,
+        progress_total=0,
     )
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from models.schedule import Missed
 from scheduler.schedules.cron import Cron
 
 ON_TIME = timedelta(seconds=60)
 """A firing that is late by no more was not missed."""
+ONCE = "once"
 _INSTANT = timedelta(microseconds=1)
 
 
@@ -25,12 +25,12 @@ class Firing:
     """It was missed, and is not made up for: its run is `skipped`."""
 
 
-def plan_firings(cron: Cron, *, missed: Missed, next_run_at: datetime, now: datetime) -> list[Firing]:
+def plan_firings(cron: Cron, *, missed: str, next_run_at: datetime, now: datetime) -> list[Firing]:
     """The firings in [next_run_at, now] that get a row, in order.
 
-    Where none is late by more than a minute, each does. Otherwise nothing ran for a while, and with `once` the newest
-    firing stands for all of them; with `none` those that are late are left out, the newest of them saying how many, and
-    the others run.
+    Where none is late by more than a minute, each does. Otherwise nothing ran for a while, and with the policy `once`
+    the newest firing stands for all of them; with `none` those that are late are left out, the newest of them saying
+    how many, and the others run.
     """
     before, late_until = next_run_at - _INSTANT, now - ON_TIME - _INSTANT
     newest_late = cron.newest(before, late_until) if late_until > before else None
@@ -38,7 +38,7 @@ def plan_firings(cron: Cron, *, missed: Missed, next_run_at: datetime, now: date
     if newest_late is None:
         return [Firing(each) for each in on_time]
     late = cron.count(before, late_until)
-    if missed is Missed.ONCE:
+    if missed == ONCE:
         newest = on_time[-1] if on_time else newest_late
         return [Firing(newest, missed=late + len(on_time) - 1)]
     return [Firing(newest_late, missed=late, is_left_out=True), *(Firing(each) for each in on_time)]

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Run, Schedule, User
 from models.run import RunState, RunTrigger
-from models.schedule import Missed, Overlap
+from models.schedule import Overlap
 from scheduler.database import AFTER_COMMIT, Database, is_retryable, is_unavailable
 from scheduler.logs import get_logger
 from scheduler.runs.enqueue import NewRun, enqueue_many
@@ -124,7 +124,7 @@ async def _fire(session: AsyncSession, *, now: datetime, limit: int, only: UUID 
         plan.next_run_at[row.id] = cron.next_after(now)
         if row.user_id is not None and row.user_id not in active:
             continue
-        for firing in plan_firings(cron, missed=Missed(row.missed), next_run_at=row.next_run_at, now=now):
+        for firing in plan_firings(cron, missed=row.missed, next_run_at=row.next_run_at, now=now):
             new = _run(row, firing, in_the_way=busy.get(row.id), is_disabled=row.job in disabled)
             if new.state is not RunState.SKIPPED:
                 busy[row.id] = new.id

@@ -3,7 +3,7 @@
 The oracle walks minute by minute, as Debian's cron does, and shares nothing with what it is held against: the
 expression is drawn together with what its fields mean, and the changes of the clock are found by another walk.
 
-`PUNCTUAL_EXAMPLES=20000 pytest tests/rules/test_cron_properties.py --timeout 0` looks further than CI does.
+`CRON_EXAMPLES=20000 pytest tests/rules/test_cron_properties.py --timeout 0` looks further than CI does.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ from scheduler.clock import time_zones
 from scheduler.schedules import cron as cron_rules
 from scheduler.schedules.cron import parse_cron
 
-# Read when the module is: tests don't see the environment's settings of the service.
-EXAMPLES = int(os.environ.get("PUNCTUAL_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("CRON_EXAMPLES", "150"))
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 FIRST_YEAR, LAST_YEAR = 1970, 2037
 AROUND = timedelta(days=2)

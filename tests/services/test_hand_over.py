@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
 
 from bench.sink import SinkProcess
 from models import Delivery, Email, Reminder, Task
@@ -94,6 +98,36 @@ async def test_told_to_stop_it_hands_back_what_it_was_handed(
     other = Worker(database, settings, clock, smtp_worker.transport, name="other")
     await other.send()
     assert sink.count() == 10
+
+
+async def test_what_is_handed_back_after_a_failure_is_not_sent_from_hand_too(
+    database: Database, settings: Settings, smtp_worker: Worker, sink: SinkProcess
+) -> None:
+    """The sender's first transaction fails: what it holds goes back into the outbox, and leaves from there, once."""
+    await seed(settings, 10)
+    await tick(smtp_worker)
+    async with broken_inserts(database, "run"):
+        with pytest.raises(DBAPIError):
+            await smtp_worker.send()
+    assert await tally(database, Email.state) == {"pending": 10}
+    await smtp_worker.send()
+    assert sink.count() == 10
+    assert await tally(database, Reminder.state) == {"sent": 10}
+
+
+@asynccontextmanager
+async def broken_inserts(database: Database, table: str) -> AsyncIterator[None]:
+    """The database refuses every new row of a table."""
+    refuse = (
+        "FOR EACH ROW SIGNAL SQLSTATE '45000'" if database.is_mysql else "BEGIN SELECT RAISE(ABORT, 'refused'); END"
+    )
+    async with database.write() as session:
+        await session.execute(text(f"CREATE TRIGGER refuse_rows BEFORE INSERT ON {table} {refuse}"))
+    try:
+        yield
+    finally:
+        async with database.write() as session:
+            await session.execute(text("DROP TRIGGER refuse_rows"))
 
 
 async def test_what_waited_for_too_long_is_left_to_the_lease(

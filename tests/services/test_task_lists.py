@@ -7,25 +7,23 @@ from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from itertools import product
 from typing import Any
-from uuid import UUID
 
 import orjson
 import pytest
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Run, Task
-from models.run import RunState
+from models import Task
 from scheduler.access import Actor
 from scheduler.database import Database
 from scheduler.deliveries.read import list_deliveries
 from scheduler.errors import BadCursor, Forbidden
+from scheduler.logs.read import list_logs
 from scheduler.paging import Page
 from scheduler.reminders.manage import list_reminders
-from scheduler.runs import ledger
-from scheduler.runs.read import list_run_logs, list_runs
+from scheduler.runs.read import list_runs
 from scheduler.tasks.read import TaskDetails, list_tasks
 from tests.factories import NOW, People, add_reminder, add_task
-from tests.services.stored import one, set_, statements
+from tests.services.stored import set_, statements
 
 
 async def page(database: Database, actor: Actor, **options: Any) -> Page[TaskDetails]:
@@ -174,8 +172,6 @@ MADE_UP = [
 
 async def test_a_made_up_cursor_is_a_bad_cursor_in_every_list(database: Database, people: People) -> None:
     task_id = await add_task(database, people.alice, due_at=NOW)
-    async with database.write() as session:
-        run = await ledger.begin(session, job=ledger.JobName.REAP, worker="w", now=NOW)
     lists: dict[str, Callable[[AsyncSession, str], Awaitable[Any]]] = {
         "tasks": lambda session, cursor: list_tasks(session, actor=people.alice, limit=5, cursor=cursor),
         "reminders": lambda session, cursor: list_reminders(
@@ -185,7 +181,7 @@ async def test_a_made_up_cursor_is_a_bad_cursor_in_every_list(database: Database
             session, actor=people.alice, now=NOW, limit=5, cursor=cursor
         ),
         "runs": lambda session, cursor: list_runs(session, limit=5, cursor=cursor),
-        "logs": lambda session, cursor: list_run_logs(session, run_id=run.id, limit=5, cursor=cursor),
+        "logs": lambda session, cursor: list_logs(session, limit=5, cursor=cursor),
     }
     taken = []
     for (name, read), cursor in product(lists.items(), MADE_UP):
@@ -199,59 +195,3 @@ async def test_a_made_up_cursor_is_a_bad_cursor_in_every_list(database: Database
             else:
                 taken.append((name, cursor, "taken"))
     assert taken == []
-
-
-# -- runs ----------------------------------------------------------------------------------------------------
-
-
-async def test_runs_newest_first_and_by_filter(database: Database) -> None:
-    made: list[UUID] = []
-    for number in range(6):
-        async with database.write() as session:
-            run = await ledger.begin(
-                session,
-                job=ledger.JobName.REAP if number % 2 else ledger.JobName.SEND_EMAILS,
-                worker="w",
-                now=NOW + timedelta(minutes=number),
-            )
-            made.append(run.id)
-        if number == 3:
-            await ledger.succeed(database, run=run, result={"n": 1}, now=NOW + timedelta(minutes=number, seconds=2))
-        if number == 4:
-            await ledger.fail(database, run=run, error=ValueError("no" * 20_000), now=NOW)
-
-    async def found(**options: Any) -> list[int]:
-        numbers: list[int] = []
-        cursor = None
-        async with database.read() as session:
-            while True:
-                answer = await list_runs(session, limit=2, cursor=cursor, count=True, **options)
-                numbers += [made.index(run.id) for run in answer.items]
-                cursor = answer.next_cursor
-                if cursor is None:
-                    assert answer.total == len(numbers)
-                    return numbers
-
-    assert await found() == [5, 4, 3, 2, 1, 0]
-    assert await found(jobs=["reap"]) == [5, 3, 1]
-    assert await found(states=["succeeded", "failed"]) == [4, 3]
-    assert await found(triggers=["manual"]) == []
-    assert await found(since=NOW + timedelta(minutes=2), until=NOW + timedelta(minutes=4)) == [3, 2]
-    async with database.read() as session:
-        runs = {made.index(run.id): run for run in (await list_runs(session, limit=50)).items}
-    assert (runs[3].state, runs[3].result, runs[3].duration_ms) == ("succeeded", {"n": 1}, 2000)
-    assert runs[4].error["type"] == "ValueError" and len(runs[4].error["traceback"]) == 10_000
-    assert runs[4].duration_ms == 0  # a clock that was set back
-    assert runs[5].state == RunState.RUNNING and runs[5].lease_until > runs[5].started_at
-
-
-async def test_a_run_ends_once(database: Database) -> None:
-    async with database.write() as session:
-        run = await ledger.begin(session, job=ledger.JobName.REAP, worker="w", now=NOW)
-    assert await ledger.reap_lost(database, now=NOW + ledger.LEASE) == 0
-    async with database.write() as session:
-        await ledger.keep(session, run=run, now=NOW + timedelta(seconds=10))
-    assert await ledger.reap_lost(database, now=NOW + ledger.LEASE + timedelta(seconds=10)) == 0
-    assert await ledger.reap_lost(database, now=NOW + ledger.LEASE + timedelta(seconds=11)) == 1
-    await ledger.succeed(database, run=run, result={}, now=NOW)
-    assert (await one(database, Run)).state == "lost"
