@@ -1,6 +1,7 @@
 """Measures Punctual against its promises and its peers.
 
-    python -m bench [--only throughput,lateness,scan] [--rounds 3] [--reminders 20000] [--people 500]
+    python -m bench [--only throughput,lateness,scan,runs,history] [--rounds 3] [--reminders 20000] [--people 500]
+                    [--runs 20000] [--history-rows 10000000]
 
 Starts what it needs (MariaDB with a sync at each commit, Redis, an SMTP sink) and ends it again. Prints
 tables and writes them as JSON to bench/results/. Nothing else should run meanwhile; only ratios carry over
@@ -20,14 +21,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from bench import competitors, lateness, scan, service, sink_load
-from bench.measure import BenchError, Rate, median
+from bench import competitors, history, lateness, noop_peers, runs, scan, service, sink_load
+from bench.measure import BenchError, Rate, median, quantile
 from bench.sink import ROOT
 from bench.surroundings import Surroundings, surroundings
 
-PARTS = ("throughput", "lateness", "scan")
+PARTS = ("throughput", "lateness", "scan", "runs", "history")
 SMALL, LARGE = 100_000, 5_000_000
+SHORT_HISTORY, LONG_HISTORY, EXPIRED = 10_000, 10_000_000, 100_000
+HISTORY_ROUNDS = 40
+"""Each question takes some milliseconds."""
 SINGLE_ROUNDS = 10
+SINGLE_RUNS = 200
+CONCURRENCY = 1000
+"""Of our worker, where it is compared with arq's `max_jobs` of 1000."""
 OURS, SEND_MESSAGE, CELERY = "Punctual, 1 worker", "aiosmtplib send_message, 8 connections", "Celery"
 
 
@@ -108,6 +115,76 @@ def scan_part(on: Surroundings, options: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": found, "ratio": large / small}
 
 
+def runs_part(on: Surroundings, options: argparse.Namespace) -> dict[str, Any]:
+    """Runs that do nothing, a second: ours, then each peer, in turn; and how soon a single one starts."""
+    competitors.make_environment()
+    ours = {f"Punctual, concurrency {CONCURRENCY}": CONCURRENCY, "Punctual, default concurrency": None}
+    found: dict[str, list[Rate]] = {name: [] for name in [*ours, *(peer.name for peer in noop_peers.NOOP_PEERS)]}
+    with_records: dict[str, list[float]] = {name: [] for name in ours}
+
+    def note(name: str, rate: Rate, more: str = "") -> None:
+        found[name].append(rate)
+        say(f"  round {len(found[name])}: {name}: {rate.per_second:,.0f}/s{more}")
+
+    for _ in range(options.rounds):
+        for name, concurrency in ours.items():
+            measured = runs.throughput(on, runs=options.runs, concurrency=concurrency)
+            with_records[name].append(options.runs / measured.with_records)
+            note(name, measured.rate, f" ({with_records[name][-1]:,.0f}/s until every record is stored)")
+        for peer in noop_peers.NOOP_PEERS:
+            note(peer.name, noop_peers.measure(peer, on.redis, on.mariadb.folder))
+    rates = {name: median([rate.per_second for rate in all_of]) for name, all_of in found.items()}
+    tuned, default = rates[noop_peers.ARQ_TUNED.name], rates[noop_peers.ARQ_DEFAULT.name]
+    say(f"\nruns that do nothing, one worker, medians of {options.rounds} rounds ({options.runs:,} of ours)")
+    say(f"  {'':40}{'/s':>9}{'to tuned arq':>15}{'to default arq':>17}{'statements each':>18}")
+    statements: dict[str, float] = {}
+    for name, rate_of in rates.items():
+        each = [rate.statements_each for rate in found[name] if rate.statements_each is not None]
+        if each:
+            statements[name] = median(each)
+        shown = f"{statements[name]:.3f}" if each else ""
+        say(f"  {name:40}{rate_of:>9,.0f}{rate_of / tuned:>15.2f}{rate_of / default:>17.1f}{shown:>18}")
+    say("  ours: first row written -> all rows final, on disk, with history; theirs: work alone, Redis in memory")
+    say("  wanted: 1 x tuned arq, 8 x default arq")
+    single = runs.latency(on, runs=SINGLE_RUNS)
+    say(f"\nfrom asking for a run to its start, {single.runs} single runs in an idle service, milliseconds")
+    say(f"  p50 {single.p50 * 1000:.1f}, p99 {single.p99 * 1000:.1f}, longest {single.longest * 1000:.1f}")
+    say("  wanted: p50 below 50, p99 below 250")
+    return {
+        "rates": rates,
+        "statements_each": statements,
+        "with_records": {name: median(each) for name, each in with_records.items()},
+        "latency": asdict(single),
+        "rounds": {name: [asdict(rate) for rate in all_of] for name, all_of in found.items()},
+    }
+
+
+def history_part(on: Surroundings, options: argparse.Namespace) -> dict[str, Any]:
+    """Lists, filters and claims in a short and in a long history of runs; then the cleanup of what has expired."""
+    histories: list[history.History] = []
+    for rows in (options.history_small, options.history_rows):
+        began = time.monotonic()
+        histories.append(history.fill(on, f"punctual_history_{len(histories)}", rows=rows))
+        say(f"  filled with {rows:,} runs in {time.monotonic() - began:.0f} s")
+    found = history.measure(histories, rounds=HISTORY_ROUNDS)
+    ratios = {name: long / short for name, (short, long) in found.items()}
+    say(f"\nmilliseconds in a history of so many runs, medians of {HISTORY_ROUNDS} rounds")
+    say(f"  {'':45}{options.history_small:>14,}{options.history_rows:>14,}{'ratio':>9}")
+    for name, (short, long) in found.items():
+        say(f"  {name:45}{short * 1000:>14.2f}{long * 1000:>14.2f}{ratios[name]:>9.2f}")
+    say(f"  the largest ratio: {max(ratios.values()):.2f} (wanted: at most 1.5)")
+    history.add_expired(histories[-1], rows=options.history_expired)
+    cleaned = history.clean(histories[-1])
+    say(f"\ncleanup of {cleaned.runs:,} expired runs and as many log records; {options.history_rows:,} runs stay")
+    say(f"  {cleaned.per_second:,.0f}/s of each (wanted: more than 1,000)")
+    say(f"  while a writer inserted {cleaned.written_per_second:,.0f}/s of each")
+    times = {"a batch held its locks": cleaned.locks, "an insert of the writer took": cleaned.inserts}
+    for name, seconds in times.items():
+        p50, p99 = (quantile(seconds, share) * 1000 for share in (0.5, 0.99))
+        say(f"  {name}: p50 {p50:.0f} ms, p99 {p99:.0f} ms, longest {max(seconds) * 1000:.0f} ms")
+    return {"seconds": found, "ratios": ratios, "cleanup": asdict(cleaned)}
+
+
 def main() -> int:
     """The command line. Exit status 1 if something that was measured did not do its work."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0] if __doc__ else "")
@@ -115,14 +192,24 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--reminders", type=int, default=20_000)
     parser.add_argument("--people", type=int, default=500)
+    parser.add_argument("--runs", type=int, default=20_000)
     parser.add_argument("--celery-concurrency", type=int, default=2)
     parser.add_argument("--scan-small", type=int, default=SMALL, help="rows")
     parser.add_argument("--scan-large", type=int, default=LARGE, help="rows")
+    parser.add_argument("--history-small", type=int, default=SHORT_HISTORY, help="runs")
+    parser.add_argument("--history-rows", type=int, default=LONG_HISTORY, help="runs")
+    parser.add_argument("--history-expired", type=int, default=EXPIRED, help="runs, and as many log records")
     options = parser.parse_args()
     wanted = options.only.split(",")
     if unknown := set(wanted) - set(PARTS):
         parser.error(f"--only: {', '.join(sorted(unknown))}: not one of {', '.join(PARTS)}")
-    parts = {"throughput": throughput, "lateness": lateness_part, "scan": scan_part}
+    parts = {
+        "throughput": throughput,
+        "lateness": lateness_part,
+        "scan": scan_part,
+        "runs": runs_part,
+        "history": history_part,
+    }
     results: dict[str, Any] = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {

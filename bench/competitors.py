@@ -64,6 +64,32 @@ def plain_loop(sink: SinkProcess, how: str, *, messages: int, people: int) -> Ra
     return Rate(report["n"], report["seconds"])
 
 
+@contextlib.contextmanager
+def peer_worker(
+    command: list[str], *, environment: dict[str, str], log_path: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker of a peer and the children it forks, ended with the block."""
+    with open(log_path, "wb") as log:
+        process = spawn(
+            command,
+            cwd=PEERS,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its children are in its session, which is ours to end
+            process.wait()
+
+
 class CeleryPeer:
     """The Celery worker with its own tables on our MariaDB and its own database number on our Redis."""
 
@@ -141,26 +167,8 @@ class CeleryPeer:
             "--without-heartbeat",
         ]
         log_path = self.mariadb.folder / "celery.log"
-        with open(log_path, "wb") as log:
-            process = spawn(
-                [*command, *options],
-                cwd=PEERS,
-                env=self._environment(prefetch),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        try:
+        with peer_worker([*command, *options], environment=self._environment(prefetch), log_path=log_path) as process:
             time.sleep(4)  # it has started, forked and is waiting for tasks
             if process.poll() is not None:
                 raise BenchError(f"Celery's worker ended at its start:\n{log_path.read_text()[-2000:]}")
             yield
-        finally:
-            # Its children are in its session, which is ours to end.
-            process.terminate()
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from bench.measure import BenchError, Rate, wait_until
@@ -22,9 +22,17 @@ READY = b"worker.queue_connected"
 LONGEST_SECONDS = 120.0
 
 
+PUNCTUAL_WORKER = (str(Path(sys.executable).with_name("punctual")), "worker")
+
+
 @contextlib.contextmanager
-def workers(on: Surroundings, count: int) -> Iterator[None]:
-    """So many worker processes, ready and idle; ended in order with the block. Raises BenchError."""
+def workers(
+    on: Surroundings, count: int, *, command: Sequence[str] = PUNCTUAL_WORKER, settings: Mapping[str, str] | None = None
+) -> Iterator[None]:
+    """So many worker processes, ready and idle; ended in order with the block. Raises BenchError.
+
+    `settings`: more of the environment than all have.
+    """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PUNCTUAL_")}
     environment |= {
         "PUNCTUAL_DATABASE_URL": on.database_url.replace("+aiomysql", ""),
@@ -32,6 +40,7 @@ def workers(on: Surroundings, count: int) -> Iterator[None]:
         "PUNCTUAL_MAIL_URL": on.sink.url,
         "PUNCTUAL_DATA_DIR": str(on.mariadb.folder / "punctual"),
         "PUNCTUAL_PUBLIC_URL": "https://punctual.example",
+        **(settings or {}),
     }
     processes: list[subprocess.Popen[bytes]] = []
     logs: list[Path] = []
@@ -41,7 +50,7 @@ def workers(on: Surroundings, count: int) -> Iterator[None]:
             with open(logs[-1], "wb") as log:
                 processes.append(
                     spawn(
-                        [str(Path(sys.executable).with_name("punctual")), "worker"],
+                        command,
                         cwd=ROOT,
                         env=environment,
                         stdin=subprocess.DEVNULL,
