@@ -3,6 +3,7 @@
 #
 #   make test ARGS="-k reminder -x"     arguments for pytest
 #   make bench ARGS="--only lateness"   arguments for the benchmark
+#   make chaos ARGS="--seeds 10"        arguments for the chaos
 #   make run PYTHON=python3.13          which Python the virtual environment is made with (first time only)
 
 BIN := .venv/bin
@@ -10,7 +11,7 @@ ARGS ?=
 PYTHON ?=
 export PYTHON
 
-.PHONY: help run test lint format types imports lock bench clean
+.PHONY: help run test lint format types imports lock bench chaos clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -51,6 +52,11 @@ bench: ## the benchmark program (minutes; see bench/__init__.py)
 	@setup/environment dev
 	@setup/servers
 	@exec $(BIN)/python -m bench $(ARGS)
+
+chaos: ## kill, cut and flush everything under load (minutes; see tests/chaos/__init__.py)
+	@setup/environment dev
+	@setup/servers
+	@exec $(BIN)/python -m tests.chaos $(ARGS)
 
 clean: ## remove the virtual environment and every cache; your data in var/ stays
 	rm -rf .venv bench/.venv dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
