@@ -48,7 +48,7 @@ _CONTEXT = ("run_id", "job", "trigger", "attempt", "request_id", "user_id")
 
 def is_kept(level: str, event: str, fields: Mapping[str, Any]) -> bool:
     """Whether an event goes to the database: of a run, of security, or a warning and above."""
-    return "run_id" in fields or level in _WARNINGS or event.startswith(SECURITY)
+    return fields.get("run_id") is not None or level in _WARNINGS or event.startswith(SECURITY)
 
 
 class _Record(NamedTuple):

@@ -72,10 +72,7 @@ class Heartbeat:
         if affected(alive) == 0:  # new, or taken for dead meanwhile
             await session.execute(insert(Worker.__table__), [self._row(now)])
         await self._store_progress(session, running)
-        query = select(Run.id, Run.seq, Run.cancel_requested_at).where(
-            Run.state == RunState.RUNNING.value, Run.worker == me
-        )
-        theirs = {(row.id, row.seq): row.cancel_requested_at for row in await session.execute(query)}
+        theirs = await self._on_record(session)
         # One that ends in this very moment is no longer on record either: only who is missed twice is another's by now.
         missed_before, self._missing = self._missing, {run.key for run in running if not run.is_settled} - theirs.keys()
         return Orders(
@@ -84,9 +81,20 @@ class Heartbeat:
             strangers=self._strange(theirs.keys() - AT_WORK),
         )
 
+    async def strangers(self, session: AsyncSession) -> list[Attempt]:
+        """All that this worker is said to be at and is not, for one that ends: nothing may appear any more."""
+        return list((await self._on_record(session)).keys() - AT_WORK)
+
     async def leave(self, session: AsyncSession) -> None:
         """This worker ends in order: its row goes with it."""
         await session.execute(delete(Worker.__table__).where(Worker.name == self.identity.name))
+
+    async def _on_record(self, session: AsyncSession) -> dict[Attempt, datetime | None]:
+        """What the database says that this worker is at, and since when it is to be stopped."""
+        query = select(Run.id, Run.seq, Run.cancel_requested_at).where(
+            Run.state == RunState.RUNNING.value, Run.worker == self.identity.name
+        )
+        return {(row.id, row.seq): row.cancel_requested_at for row in await session.execute(query)}
 
     def _row(self, now: datetime) -> dict[str, object]:
         return {

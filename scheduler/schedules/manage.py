@@ -19,11 +19,12 @@ from scheduler.errors import FieldError, Invalid
 from scheduler.identifiers import new_id
 from scheduler.runs.enqueue import NewRun, enqueue, enqueue_many
 from scheduler.runs.jobs import JobName
-from scheduler.schedules.actions import check_action
+from scheduler.schedules.actions import ActionType, check_action
 from scheduler.schedules.cron import parse_cron
 from scheduler.schedules.read import get_row
 from scheduler.schedules.unfinished import cancel_unbegun, unfinished_runs
 from scheduler.settings import Settings
+from scheduler.tasks.create import check_assignees
 
 MOST_OF_A_PERSON = 200
 MOST_OF_A_BACKFILL = 1000
@@ -46,6 +47,7 @@ async def create_schedule(
         key: values[key] for key in values if values[key] is not None
     }
     _check(row, settings=settings, now=now)
+    await _check_assignees(session, row["action"])
     query = select(func.count()).select_from(Schedule).where(Schedule.user_id == actor.user_id)
     if (await session.execute(query)).scalar_one() >= MOST_OF_A_PERSON:
         raise Invalid(FieldError("", f"a person has at most {MOST_OF_A_PERSON} schedules", "too_long"))
@@ -92,6 +94,8 @@ async def change_schedule(
     given = {key: defaults[key] if value is None else value for key, value in changes.items()}
     after = before | given
     _check(after, settings=settings, now=now, changed=given.keys())
+    if "action" in given:
+        await _check_assignees(session, after["action"])
     if "cron" in given:
         after["cron"] = parse_cron(after["cron"], after["timezone"]).expression
     columns = {key: after[key] for key in given if after[key] != before[key]}
@@ -201,6 +205,13 @@ def _check(
         raise Invalid(*errors)
     if "action" in changed:
         check_action(row["action"], settings=settings, now=now)
+
+
+async def _check_assignees(session: AsyncSession, action: Mapping[str, Any]) -> None:
+    """Raise `Invalid` for a task that would be given to nobody who is there."""
+    if action["type"] == ActionType.CREATE_TASK:
+        ids = [UUID(str(each)) for each in action["task"].get("assignee_ids") or ()]
+        await check_assignees(session, user_ids=ids, field="/action/task/assignee_ids")
 
 
 def _wrong_in_times(row: Mapping[str, Any], now: datetime) -> list[FieldError]:

@@ -77,19 +77,32 @@ async def assign(
         return
     if len(wanted) > MOST_ASSIGNEES:
         raise Invalid(FieldError("/assignee_ids", f"a task has at most {MOST_ASSIGNEES} assignees", "too_long"))
-    query = select(User.id).where(User.id.in_(wanted), or_(User.status == "active", User.id.in_(already)))
+    await check_assignees(session, user_ids=user_ids, already=already)
+    await session.execute(
+        insert(TaskAssignee),
+        [{"task_id": task_id, "user_id": user_id, "assigned_at": now} for user_id in wanted],
+    )
+
+
+async def check_assignees(
+    session: AsyncSession,
+    *,
+    user_ids: Sequence[UUID],
+    already: Set[UUID] = frozenset(),
+    field: str = "/assignee_ids",
+) -> None:
+    """Raise `Invalid` that points, below `field`, at whoever is not there or not active (unless `already` assigned)."""
+    if not user_ids:
+        return
+    query = select(User.id).where(User.id.in_(set(user_ids)), or_(User.status == "active", User.id.in_(already)))
     known = set((await session.execute(query)).scalars())
     unknown = [
-        FieldError(f"/assignee_ids/{index}", "is nobody that you could assign", "not_found")
+        FieldError(f"{field}/{index}", "is nobody that you could assign", "not_found")
         for index, user_id in enumerate(user_ids)
         if user_id not in known
     ]
     if unknown:
         raise Invalid(*unknown)
-    await session.execute(
-        insert(TaskAssignee),
-        [{"task_id": task_id, "user_id": user_id, "assigned_at": now} for user_id in wanted],
-    )
 
 
 def start_of_day(due_at: datetime | None, *, all_day: bool, timezone: str) -> datetime | None:

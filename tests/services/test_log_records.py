@@ -276,14 +276,14 @@ async def test_what_is_logged_during_a_flush_is_stored_by_the_next(database: Dat
 
 
 async def test_a_flush_that_is_cancelled_loses_nothing_and_doubles_nothing(database: Database) -> None:
-    for _ in range(60):
+    for _ in range(30):
         log.info("in.run", run_id=str(new_id()))
         flushing = asyncio.create_task(records.flush(database))
         await asyncio.sleep(0.002)
         flushing.cancel()
         await asyncio.gather(flushing, return_exceptions=True)
     await flush_all(database)
-    assert await count(database, LogRecord) == 60
+    assert await count(database, LogRecord) == 30
 
 
 async def test_the_loop_stores_what_is_left_when_it_ends(database: Database) -> None:

@@ -308,6 +308,16 @@ async def test_a_beginning_that_landed_unseen_runs_after_some_seconds(
     assert (again.id, again.attempt) == (run.id, 1)
 
 
+async def test_who_leaves_knows_all_strangers_at_once(database: Database, seconds: Seconds, at_work: set[Any]) -> None:
+    """What it is still to write the end of is none: that stays its own, and is missed if it is never written."""
+    known, stranger, others = *(await begin(database, 2)), await put_running(database, worker="x")
+    at_work.add(known.key)
+    heartbeat = heart(seconds)
+    async with database.read() as session:
+        assert await heartbeat.strangers(session) == [stranger.key]
+    assert (await run_row(database, others.id)).state == "running"
+
+
 async def test_a_beat_is_not_held_up_by_whoever_looks_at_workers(database: Database, seconds: Seconds) -> None:
     heartbeat = heart(seconds)
     await beat(database, heartbeat)

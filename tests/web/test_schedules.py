@@ -220,6 +220,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
         },
         "/action/task/reminders/0/remind_at",
     ),
+    (
+        {"action": {"type": "create_task", "task": {"title": "T", "assignee_ids": [str(uuid4())]}}},
+        "/action/task/assignee_ids/0",
+    ),
     ({"action": TASK | {"url": "https://example.com"}}, "/action/url"),
     ({"action": {"type": "http_request"}}, "/action/url"),
     ({"action": REQUEST | {"url": ""}}, "/action/url"),

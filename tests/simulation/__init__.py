@@ -1,0 +1,1 @@
+"""Long stretches of simulated time."""
