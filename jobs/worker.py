@@ -17,15 +17,16 @@ from jobs.performers import PERFORMERS
 from jobs.work import Performer, Work
 from scheduler.clock import now
 from scheduler.database import Database, is_unavailable
-from scheduler.logs import get_logger, records
+from scheduler.logs import get_logger, records, store_records
 from scheduler.mail.transport import open_transport
+from scheduler.metrics.counters import store_metrics
+from scheduler.metrics.loop_lag import watch_worker
 from scheduler.runs.dispatch import return_everything_of
 from scheduler.runs.heartbeat import EVERY_S, Heartbeat, Identity
 from scheduler.runs.recover import disown
 from scheduler.schedules.system import ensure_system_schedules
 from scheduler.settings import Settings
 
-FLUSH_LOGS_EVERY_S = 0.5
 CLEAN_UP_S = 2.0
 
 log = get_logger("worker")
@@ -118,7 +119,9 @@ class _Parts:
         )
         self._run(self._beat(self._heartbeat), "beats")
         self._run(work.settler.run(), "settler")
-        self._run(_store_logs(self.database), "logs")
+        self._run(store_records(self.database), "logs")
+        self._run(store_metrics(self.database), "metrics")
+        self._run(watch_worker(), "loop lag")
 
     async def until_done(self, stop: asyncio.Event) -> None:
         """Return when there is nothing more to do, or nothing more shall be done."""
@@ -135,6 +138,8 @@ class _Parts:
         await _cancelled(self._tasks)
         if self._heartbeat is not None:
             async with self._beats.write() as session:
+                if strangers := await self._heartbeat.strangers(session):
+                    await disown(session, attempts=strangers, worker=self.work.name, now=now())
                 await self._heartbeat.leave(session)
 
     def _run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -264,11 +269,3 @@ async def _tick_when_nobody_does(work: Work) -> None:
         for tick in work.ticks:
             if tick.is_overdue():
                 asyncio.create_task(tick())  # noqa: RUF006 (the tick holds its own task)
-
-
-async def _store_logs(database: Database) -> None:
-    """Store the records of runs; while the database is away they wait."""
-    while True:
-        await asyncio.sleep(FLUSH_LOGS_EVERY_S)
-        with suppress(Exception):
-            await records.flush(database)

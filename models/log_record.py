@@ -24,7 +24,7 @@ class LogRecord(Base):
         Index(None, "event", "at"),
         Index(None, "job", "at"),
         Index(None, "user_id", "at"),
-        Index(None, "request_id"),
+        Index(None, "request_id", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(Id, primary_key=True)

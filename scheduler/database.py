@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import CursorResult, Result, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -71,7 +72,7 @@ class Database:
         limit = asyncio.timeout(TRANSACTION_TIMEOUT_S)
         try:
             # A server's own time-outs are no help when the network has swallowed the connection.
-            async with limit, self.engine.connect() as connection:
+            async with limit, self._turn(begin), self.engine.connect() as connection:
                 if not self.is_mysql:
                     await connection.execution_options(sqlite_begin=begin)
                 async with (
@@ -86,6 +87,18 @@ class Database:
             if limit.expired():
                 raise DatabaseTimeout() from None
             raise
+
+    def _turn(self, begin: str) -> AbstractAsyncContextManager[None]:
+        """To write to a SQLite file: one at a time in a process.
+
+        SQLite's own wait for the writer's lock holds a mutex of its connection, and whatever frees a cursor of that
+        connection waits for the mutex: the garbage collector does, in the thread of the loop. There it would hold up
+        the very writer that is waited for, until the wait is over and everybody fails with "database is locked".
+        """
+        if self.is_mysql or begin == "BEGIN":
+            return nullcontext()
+        locks = _WRITING.setdefault(asyncio.get_running_loop(), {})
+        return cast(AbstractAsyncContextManager[None], locks.setdefault(str(self.url.database), asyncio.Lock()))
 
     def _committed(self, session: AsyncSession) -> None:
         """Do what was to be done once it is committed (a rollback never comes here)."""
@@ -111,6 +124,10 @@ class Database:
     async def dispose(self) -> None:
         """Close every connection."""
         await self.engine.dispose()
+
+
+_WRITING: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, asyncio.Lock]] = WeakKeyDictionary()
+"""By loop and file, as a process may have several engines for one file."""
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -139,6 +156,7 @@ def _mysql_engine(url: str, pool_size: int) -> AsyncEngine:
         url,
         # REPEATABLE READ takes gap locks, with which a claim blocks inserts of new reminders.
         isolation_level="READ COMMITTED",
+        hide_parameters=True,  # they would stand in errors, and those in runs and logs
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=STATEMENT_TIMEOUT_S,
@@ -172,6 +190,7 @@ def _mysql_engine(url: str, pool_size: int) -> AsyncEngine:
 def _sqlite_engine(url: str, pool_size: int) -> AsyncEngine:
     engine = create_async_engine(
         url,
+        hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=STATEMENT_TIMEOUT_S,
@@ -191,6 +210,14 @@ def _sqlite_engine(url: str, pool_size: int) -> AsyncEngine:
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+
+    @event.listens_for(engine.sync_engine, "invalidate")
+    def _let_go(connection: Any, _: ConnectionPoolEntry, __: BaseException | None) -> None:
+        # After a cancelled statement. Closing does not end the transaction while a cursor of it is held somewhere (by
+        # the traceback of the cancellation, say), so that nobody could write before the garbage collector came by.
+        driver = connection.driver_connection
+        with suppress(ValueError):  # closed already
+            driver._tx.put_nowait((None, driver._conn.rollback))
 
     @event.listens_for(engine.sync_engine, "begin")
     def _begin(connection: Any) -> None:

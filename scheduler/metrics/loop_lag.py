@@ -7,6 +7,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from scheduler.metrics.counters import counters
+from scheduler.metrics.definitions import WORKER_STALLS
+
 EVERY_S = 0.25
 REMEMBERED_S = 30.0
 """Longer than it is between two scrapes, so that no stall is missed."""
@@ -35,3 +38,8 @@ class LoopLag:
             self._lags.append(lag)
             if lag > STALL_S and self._on_stall is not None:
                 self._on_stall(lag)
+
+
+async def watch_worker() -> None:
+    """Count the stalls of a worker's loop until cancelled."""
+    await LoopLag(on_stall=lambda seconds: counters.observe(WORKER_STALLS, (), seconds)).watch()

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.database import Database, is_unavailable
 from scheduler.logs import get_logger
+from scheduler.metrics.runs import count_email
 from scheduler.outbox.claim import (
     LEASE,
     ClaimedEmail,
@@ -65,12 +66,15 @@ class Batch:
     def sent(self, email: ClaimedEmail) -> None:
         """A server took it."""
         self._sent.append(email)
+        count_email("sent")
         self.counts["sent"] += 1
         self._something.set()
 
     def failed(self, failure: Failure, count: str) -> None:
         """It did not leave; `count` names what it counts as."""
         self._failures.append(failure)
+        if count in ("deferred", "dead"):
+            count_email(count)
         self.counts[count] += 1
         self._something.set()
 

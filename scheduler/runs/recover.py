@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from models import Run, Worker
 from models.run import RunState, RunTrigger
 from scheduler.database import AFTER_COMMIT, WAKE_WORKERS
+from scheduler.logs import get_logger
 from scheduler.runs.dispatch import Dispatched, return_unbegun
 from scheduler.runs.jobs import JOBS
 from scheduler.runs.running import RunningJob
-from scheduler.runs.settle import Outcome, log_end, write_attempts
+from scheduler.runs.settle import Outcome, log_end, metrics, write_attempts
 
 DEAD_AFTER_S = 10.0
 """Seconds in which a living worker beats ten times. With the reaper's own second, a dead one is noticed within 15 s."""
@@ -26,6 +27,9 @@ UNBEGUN_AFTER_S = 30.0
 LONGEST_GAP_S = 4.0
 """Seconds between two looks beyond which what was seen before proves nothing: nobody looked, or nobody could."""
 MOST = 1000
+
+
+log = get_logger("runs")
 
 
 class Sighting(NamedTuple):
@@ -177,6 +181,15 @@ async def _lose(
             for row in again
         ],
     )
+    session.info.setdefault(AFTER_COMMIT, []).append(lambda: _tell_of_lost(again))
+
+
+def _tell_of_lost(rows: Sequence[Any]) -> None:
+    """Their attempts are lost; others follow."""
+    for row in rows:
+        log.warning("run.attempt_lost", worker=row.worker, **_running(row).log_context())
+        metrics.lost(job=row.job)
+        metrics.retried(job=row.job)
 
 
 async def _end(

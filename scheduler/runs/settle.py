@@ -21,10 +21,12 @@ from models.run import UNFINISHED, RunState
 from scheduler.clock import now as present
 from scheduler.database import WAKE_WORKERS, Database, is_retryable, is_unavailable
 from scheduler.logs import get_logger
+from scheduler.metrics.runs import RunMetrics
 from scheduler.runs.running import AT_WORK, LONGEST_RESULT, RunningJob
 
 Written = TypeVar("Written")
 
+metrics = RunMetrics()
 LONGEST_TRACEBACK = 10_000  # characters
 LONGEST_MESSAGE = 2_000
 LONGEST_DURATION_MS = 2**31 - 1  # INT
@@ -84,11 +86,9 @@ class Settler:
         self,
         database: Database,
         *,
-        settled: Callable[[Outcome], None] | None = None,
         clock: Callable[[], datetime] = present,
     ) -> None:
         self._database = database
-        self._settled = settled
         self._clock = clock
         self._waiting: list[Outcome] = []
         self._something = asyncio.Event()
@@ -140,9 +140,6 @@ class Settler:
                 continue
             for outcome in ended:
                 log_end(outcome)
-                if self._settled is not None:
-                    with suppress(Exception):  # counting must not break what is counted
-                        self._settled(outcome)
             return
 
 
@@ -242,6 +239,24 @@ def log_end(outcome: Outcome) -> None:
         log.warning("run.attempt_failed", again_at=str(outcome.again_at), **fields)
     else:
         log.info("run.handed_back", **fields)
+    with suppress(Exception):  # counting must not break what is counted
+        _count(outcome)
+
+
+def _count(outcome: Outcome) -> None:
+    run, state = outcome.run, outcome.state
+    if not outcome.is_final:
+        if outcome.counts:
+            metrics.retried(job=run.job)
+        return
+    began = state is not RunState.SKIPPED
+    due = run.scheduled_for or run.queued_at
+    late = (run.started_at - due).total_seconds() if began and due is not None and run.attempt == 1 else None
+    metrics.ended(
+        job=run.job, state=state.value, duration_s=outcome.duration_ms / 1000 if began else None, lateness_s=late
+    )
+    if state is RunState.LOST:
+        metrics.lost(job=run.job)
 
 
 def check_result(result: Any) -> dict[str, Any] | None:

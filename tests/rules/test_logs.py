@@ -168,6 +168,7 @@ def test_what_is_kept(stream: io.StringIO) -> None:
     run_id, user_id = str(new_id()), str(new_id())
     log = get_logger("here")
     log.info("no.run")
+    log.info("no.run", run_id=None)
     log.info("securities.sold")
     log.info("security.signed_in", user_id=user_id)
     log.warning("a.warning")
