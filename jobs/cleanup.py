@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from jobs.work import Work
 from scheduler.cleanup.clean import clean_up
 from scheduler.clock import now
@@ -10,4 +12,5 @@ from scheduler.runs.running import RunningJob
 
 async def cleanup(work: Work, run: RunningJob) -> dict[str, int]:
     """A firing, or a run that somebody asked for."""
-    return await clean_up(work.database, run=run, now=now())
+    retention = timedelta(days=work.settings.retention_days)
+    return await clean_up(work.database, run=run, now=now(), retention=retention)

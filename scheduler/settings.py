@@ -67,6 +67,8 @@ class Settings(BaseSettings):
     """Runs that one worker process performs at once."""
     worker_queues: CommaSeparated = QUEUES
     """The queues that a worker takes runs from; all of them by default."""
+    retention_days: int = Field(30, ge=1, le=3650)
+    """Days for which finished runs and log records are kept."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console"] = "json"
 

@@ -18,6 +18,7 @@ from scheduler.accounts.passwords import Passwords
 from scheduler.database import Database
 from scheduler.links import Links
 from scheduler.logs import store_records
+from scheduler.metrics.counters import store_metrics
 from scheduler.metrics.process import ProcessMetrics
 from scheduler.redis_client import redis_client
 from scheduler.runs.wake import wake_workers
@@ -121,8 +122,8 @@ async def _measuring(app: web.Application) -> AsyncIterator[None]:
 
 
 async def _storing_records(app: web.Application) -> AsyncIterator[None]:
-    """What is to be found later of what this process logs goes to the database, beside its work."""
-    async with _beside(store_records(app[DATABASE])):
+    """What is to be found later of what this process logs and counts goes to the database, beside its work."""
+    async with _beside(store_records(app[DATABASE])), _beside(store_metrics(app[DATABASE])):
         yield
 
 

@@ -70,6 +70,7 @@ def test_defaults_are_those_of_the_contract(load: Load, tmp_path: Path) -> None:
         "grace_seconds": 25,
         "worker_concurrency": 100,
         "worker_queues": ("default", "schedules"),
+        "retention_days": 30,
         "log_level": "info",
         "log_format": "json",
     }
