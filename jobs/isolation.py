@@ -25,6 +25,7 @@ from scheduler.database import Database, is_unavailable
 from scheduler.logs import get_logger
 from scheduler.processes.commands import punctual_command
 from scheduler.processes.lifeline import Lifeline, spawn
+from scheduler.runs.heartbeat import STRANGER_S
 from scheduler.runs.recover import DEAD_AFTER_S, Sighting, Watch, bury
 from scheduler.runs.take import take_quarantined
 
@@ -139,6 +140,8 @@ async def perform_quarantined(work: Work, stop: asyncio.Event) -> None:
         except Exception as error:
             if not is_unavailable(error):
                 raise
+            # It may have landed. To leave now would look as if the run had been the end of us: the beat gives it back.
+            idle_since = time.monotonic() + STRANGER_S
         if run is None:
             await asyncio.sleep(LOOK_EVERY_S)
             continue

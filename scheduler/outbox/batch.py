@@ -50,6 +50,7 @@ class Batch:
         self._settling: list[ClaimedEmail] = []
         self._something = asyncio.Event()
         self._done = False
+        self._is_over = False
         self._ours_until = time.monotonic() + LEASE.total_seconds()
 
     @property
@@ -101,10 +102,12 @@ class Batch:
             self._settling = []
             if self._done:
                 self._something.set()
+        self._is_over = True
 
     async def keep_alive(self) -> None:
-        """Keep the leases of the e-mails ahead."""
-        while True:
+        """Keep the leases of the e-mails ahead, until all is settled."""
+        # Not only until it is cancelled: some libraries lose a cancellation, and nothing here would ever end.
+        while not self._is_over:
             await asyncio.sleep(KEEP_EVERY_S)
             with suppress(Exception):  # the next time, or never: then the leases run out, as they should
                 asked_at = time.monotonic()

@@ -8,14 +8,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import bindparam, exists, func, select, union_all, update
+from sqlalchemy import bindparam, exists, func, or_, select, true, union_all, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from models import Run
 from models.run import UNFINISHED, RunState
 from scheduler.database import affected
-from scheduler.runs.jobs import QUEUES
+from scheduler.runs.jobs import HIGH, LOW, NORMAL, QUEUES
 
 STAGED_AT_ONCE = 1000
 MOST_OWNERS = 64
@@ -73,7 +73,7 @@ async def release_blocked(session: AsyncSession) -> int:
         select(
             Run.id,
             Run.schedule_id,
-            Run.queue,
+            Run.owner_id,
             func.row_number()
             .over(partition_by=Run.schedule_id, order_by=(Run.scheduled_for.is_(None), Run.scheduled_for, Run.id))
             .label("place"),
@@ -81,8 +81,7 @@ async def release_blocked(session: AsyncSession) -> int:
         .where(Run.state == blocked)
         .subquery()
     )
-    query = select(first.c.id, first.c.schedule_id, first.c.queue).where(first.c.place == 1)
-    firsts = (await session.execute(query)).all()
+    firsts = (await session.execute(select(first).where(first.c.place == 1))).all()
     if not firsts:
         return 0
     # 2. Only then, which schedules are busy: had another dispatcher released one of these meanwhile, it is found here.
@@ -93,7 +92,11 @@ async def release_blocked(session: AsyncSession) -> int:
         .with_hint(earlier, f"FORCE INDEX ({_INDEX})", "mysql")  # or it walks the schedules' history
         .where(
             earlier.state.in_([state.value for state in UNFINISHED if state is not RunState.BLOCKED]),
-            earlier.queue.in_({row.queue for row in firsts}),
+            # Whose schedules they are, so that what others have queued costs nothing; in any queue and of any priority,
+            # as these change with the job's declaration.
+            earlier.queue.in_(QUEUES),
+            earlier.priority.in_((HIGH, NORMAL, LOW)),
+            or_(*_of_owners(earlier.owner_id, {row.owner_id for row in firsts})),
             func.coalesce(earlier.schedule_id, earlier.id).in_([row.schedule_id for row in firsts]),
         )
     )
@@ -137,8 +140,8 @@ async def dispatch(session: AsyncSession, *, queue: str, worker: str, room: int)
     query = (
         select(Run.id, Run.seq, Run.owner_id, Run.priority)
         .where(Run.state == RunState.QUEUED.value, Run.queue == queue)
-        # In the order of the index; within an owner that is the order of the ids, which is that of time.
-        .order_by(Run.priority, Run.owner_id)
+        .with_hint(Run.__table__, f"FORCE INDEX ({_INDEX})", "mysql")
+        .order_by(Run.priority, Run.owner_id, *_by_time(session))
         .limit(room + 1)
         .with_for_update(skip_locked=True)
     )
@@ -216,7 +219,9 @@ async def _firsts(session: AsyncSession, contended: Any, owners: Sequence[UUID |
     parts = [
         select(
             select(Run.id, Run.owner_id)
+            .with_hint(Run.__table__, f"FORCE INDEX ({_INDEX})", "mysql")
             .where(*contended, Run.owner_id.is_not_distinct_from(bindparam(f"owner_{place}", type_=Run.owner_id.type)))
+            .order_by(*_by_time(session))
             .limit(bindparam("share"))
             .subquery()
         )
@@ -231,6 +236,22 @@ async def _firsts(session: AsyncSession, contended: Any, owners: Sequence[UUID |
             seen.add(row.id)
             by_owner[row.owner_id].append(row)
     return [rows[place] for place in range(share) for rows in by_owner.values() if place < len(rows)]
+
+
+def _of_owners(column: Any, owners: set[UUID | None]) -> list[Any]:
+    if len(owners) > MOST_OWNERS:
+        return [true()]  # so many ranges of the index would cost more than they save
+    persons = [owner for owner in owners if owner is not None]
+    return ([column.in_(persons)] if persons else []) + ([column.is_(None)] if None in owners else [])
+
+
+def _by_time(session: AsyncSession) -> list[Any]:
+    """An owner's runs in the order in which they were asked for, without a sort.
+
+    InnoDB's index ends in the id, which is by time. SQLite's ends in the number of the row, which is so too; by the id
+    it would have to sort all that the owner has queued.
+    """
+    return [Run.id] if session.get_bind().dialect.name == "mysql" else []
 
 
 _INDEX = next(

@@ -49,8 +49,9 @@ async def enqueue(session: AsyncSession, *, now: datetime, **fields: Any) -> UUI
     new = NewRun(**fields)
     row = _row(new, now)
     try:
-        async with session.begin_nested():
-            await session.execute(insert(Run.__table__), [row])
+        # Without a savepoint: the statement alone is undone. A deadlock ends the transaction with its savepoints, and
+        # would then show as one that is missing, which nobody tries again.
+        await session.execute(insert(Run.__table__), [row])
     except IntegrityError:
         same = [
             column == row[column.key] for column in (Run.idempotency_key, Run.unique_key) if row[column.key] is not None

@@ -66,6 +66,7 @@ class Executor:
         self._tasks: dict[tuple[UUID, int], tuple[RunningJob, asyncio.Task[None]]] = {}
         """By attempt: one that was taken from us may still be ending when we are given the run again."""
         self._cancelled: set[tuple[UUID, int]] = set()
+        self._abandoned: set[tuple[UUID, int]] = set()
         self._beginning: set[asyncio.Task[None]] = set()
         self._stopping = False
 
@@ -127,11 +128,14 @@ class Executor:
             self._cancel_soon(self._tasks[attempt][1])
 
     def abandon(self, attempt: tuple[UUID, int]) -> None:
-        """Stop a run that is no longer ours: whatever comes of it is nobody's. `attempt`: its `key`."""
-        if attempt in self._tasks:
-            run, task = self._tasks[attempt]
-            run.is_settled = True
-            self._cancel_soon(task)
+        """Stop a run that is no longer ours: whatever comes of it is nobody's. `attempt`: its `key`.
+
+        Unless it was ours to the end, and only we don't know yet, as the commit landed and its answer did not: whoever
+        settles it sees that, and writes the record of it.
+        """
+        if attempt in self._tasks and attempt not in self._abandoned:
+            self._abandoned.add(attempt)
+            self._cancel_soon(self._tasks[attempt][1])
 
     async def stop(self, *, patience_s: float) -> None:
         """Begin nothing more; after `patience_s` seconds hand back what has not ended by itself."""
@@ -185,6 +189,7 @@ class Executor:
         finally:
             self._tasks.pop(run.key, None)
             self._cancelled.discard(run.key)
+            self._abandoned.discard(run.key)
             self._release(1)
         if outcome is None or run.is_settled:
             AT_WORK.discard(run.key)

@@ -15,7 +15,7 @@ from models import Run, Worker
 from models.run import RunState, RunTrigger
 from scheduler.database import AFTER_COMMIT, WAKE_WORKERS
 from scheduler.logs import get_logger
-from scheduler.runs.dispatch import Dispatched, return_unbegun
+from scheduler.runs.dispatch import Dispatched, return_everything_of, return_unbegun
 from scheduler.runs.jobs import JOBS
 from scheduler.runs.running import RunningJob
 from scheduler.runs.settle import Outcome, log_end, metrics, write_attempts
@@ -93,7 +93,8 @@ async def bury(session: AsyncSession, *, dead: Sighting, now: datetime, error: d
     """Take over what a dead worker was at, and forget the worker. Returns how many runs it was at.
 
     Each goes into quarantine, to be tried alone next; one whose attempts are spent is `lost`, or `failed` where an
-    `error` says what the worker died of.
+    `error` says what the worker died of. What it had dispatched is queued again: Redis may have lost the word of
+    it, and where it has not, whoever hears it comes too late by the number.
     """
     beat = select(Worker.beat).where(Worker.name == dead.name).with_for_update()
     if (await session.execute(beat)).scalar_one_or_none() != dead.beat:
@@ -106,6 +107,8 @@ async def bury(session: AsyncSession, *, dead: Sighting, now: datetime, error: d
     )
     rows = (await session.execute(query)).all()
     await _lose(session, rows, now=now, error=error)
+    if await return_everything_of(session, worker=dead.name):
+        session.info[WAKE_WORKERS] = True
     if len(rows) < MOST:
         await session.execute(delete(Worker.__table__).where(Worker.name == dead.name))
     return len(rows)

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scheduler.schema import upgrade
+from tests.chaos.findings import Verdict
 from tests.chaos.plan import CLIENT_FAULT_RATE, EMAILS, JOBS, Plan
 from tests.chaos.round import play
-from tests.chaos.verdict import Verdict
 from tests.conftest import Stack
 from tests.servers import MariaDBServer, RedisServer, ServerError
 
@@ -112,4 +112,8 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        _say("stopped; every process has ended")
+        sys.exit(130)

@@ -163,14 +163,14 @@ def install(faults: ClientFaults) -> None:
     scheduler.mysql.FastConnection = FaultyConnection  # type: ignore[misc]
 
 
-def install_from_environment() -> None:
-    """As the round says it to its processes; nothing happens to a process to which it says nothing."""
+def install_from_environment(role: str = "") -> None:
+    """As the round says it to its processes; nothing happens to a process to which it says nothing.
+
+    `role` tells apart those that inherit one environment.
+    """
     if journal := os.environ.get("CHAOS_JOURNAL"):
-        install(
-            ClientFaults(
-                seed=os.environ["CHAOS_SEED"], journal=Path(journal), rate=float(os.environ["CHAOS_CLIENT_FAULT_RATE"])
-            )
-        )
+        seed, rate = os.environ["CHAOS_SEED"] + role, float(os.environ["CHAOS_CLIENT_FAULT_RATE"])
+        install(ClientFaults(seed=seed, journal=Path(journal), rate=rate))
 
 
 def environment(*, seed: str, journal: Path, rate: float) -> dict[str, str]:

@@ -149,6 +149,7 @@ class Producer:
                 self._create(
                     each,
                     rng,
+                    owner_id=self._people[number],  # the schedule's own, as `load.prepare` made it
                     state=RunState.BLOCKED,
                     schedule_id=schedule_id,
                     scheduled_for=FIRST_FIRING + timedelta(hours=place),
@@ -166,8 +167,7 @@ class Producer:
             job=JobName.RUN_SCHEDULE,
             trigger=RunTrigger.MANUAL,
             arguments=arguments,
-            owner_id=rng.choice(self._people),
-            **fields,
+            **{"owner_id": rng.choice(self._people)} | fields,
         )
 
     async def _enqueue_all(self, session: AsyncSession, new: list[NewRun]) -> int:

@@ -14,11 +14,13 @@ from sqlalchemy import Engine, create_engine, make_url
 
 from bench.sink import SinkProcess
 from tests.chaos import autopsy, load
+from tests.chaos.findings import Verdict
 from tests.chaos.plan import Plan
 from tests.chaos.receiver import Receiver
+from tests.chaos.records import client_faults
 from tests.chaos.stage import ROOT, Stage
 from tests.chaos.torment import torment
-from tests.chaos.verdict import Verdict, client_faults, judge, unsettled
+from tests.chaos.verdict import judge, unsettled
 from tests.conftest import Stack
 from tests.processes import spawn
 

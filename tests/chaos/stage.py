@@ -33,6 +33,8 @@ class WorkerProcess:
     log_path: Path
     signalled: str | None = None
     """What it was sent that ends it."""
+    signalled_at: float | None = None
+    """When, in POSIX seconds."""
     stop_since: float | None = None
     """When it was told to stop, on the monotonic clock; later by as long as it was suspended."""
     suspended_since: float | None = None
@@ -49,13 +51,13 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """SIGKILL."""
-        self.signalled = "SIGKILL"
+        self.signalled, self.signalled_at = "SIGKILL", time.time()
         self.process.kill()
 
     def terminate(self) -> None:
         """SIGTERM."""
-        self.signalled = self.signalled or "SIGTERM"
-        self.stop_since = self.stop_since or time.monotonic()
+        self.signalled, self.signalled_at = "SIGTERM", time.time()
+        self.stop_since = time.monotonic()
         self.process.send_signal(signal.SIGTERM)
 
     def suspend(self) -> None:

@@ -14,8 +14,8 @@ LONGEST_WITHOUT_REDIS_S = 4.0
 LONGEST_WITHOUT_DATABASE_S = 2.0
 MOST_SUSPENDED = 2
 SPARED = 0.8
-"""The part of the faults from which a worker is spared while it starts, or while half of the others are not at work either:
-where starting takes long, nobody would be."""
+"""The part of the faults from which a worker is spared while it starts, or while only half of all are at work: where
+starting takes long, nobody would be."""
 
 
 async def torment(stage: Stage) -> None:
@@ -41,10 +41,8 @@ async def _torment_workers(stage: Stage, until: float) -> None:
             what = rng.choices(("SIGKILL", "SIGTERM", "SIGSTOP"), (50, 25, 25))[0]
             # Drawn first, so that what follows from the seed does not depend on who is alive.
             suspension_s = rng.uniform(0.5, LONGEST_SUSPENSION_S)
-            is_spared = rng.random() < SPARED
-            if not worker.is_alive or (
-                is_spared and (not worker.has_started or 2 * _at_work(stage) <= stage.plan.workers)
-            ):
+            is_spared = rng.random() < SPARED and (not worker.has_started or _are_few_at_work(stage))
+            if is_spared or not worker.is_alive:
                 continue
             if what == "SIGKILL":
                 worker.kill()
@@ -60,11 +58,12 @@ async def _torment_workers(stage: Stage, until: float) -> None:
             stage.note(f"worker: {what}", worker=worker.log_path.stem, pid=worker.process.pid)
 
 
-def _at_work(stage: Stage) -> int:
-    return sum(
+def _are_few_at_work(stage: Stage) -> bool:
+    at_work = sum(
         worker.is_alive and worker.has_started and worker.signalled is None and worker.suspended_since is None
         for worker in stage.slots
     )
+    return 2 * at_work <= stage.plan.workers
 
 
 async def _resume_later(worker: WorkerProcess, after_s: float, until: float) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from sqlalchemy import Engine, Row, select
 from bench.sink_protocol import Arrival
 from models import Delivery, Email, Reminder, Run, RunAttempt, Task, Worker
 from models.run import UNFINISHED, RunState
-from scheduler.logs import FINAL_EVENTS
 from scheduler.runs.jobs import JobName
+from tests.chaos.findings import Verdict
 from tests.chaos.load import PREFIX, Kind
 from tests.chaos.plan import Plan
+from tests.chaos.records import client_faults, judge_records, lines_of
 from tests.chaos.stage import Stage
 
-MOST_NAMED = 5
-"""Examples in the text of a violation."""
 _UNFINISHED = frozenset(state.value for state in UNFINISHED)
 _SUCCEEDED, _CANCELLED, _SKIPPED = (state.value for state in (RunState.SUCCEEDED, RunState.CANCELLED, RunState.SKIPPED))
 _MAY_END: dict[str, frozenset[str]] = {
@@ -30,26 +28,6 @@ _MAY_END: dict[str, frozenset[str]] = {
     Kind.MINUTELY: frozenset({_SUCCEEDED, _SKIPPED}),
 }
 """The final states of each kind; of all others only `succeeded`."""
-
-
-@dataclass
-class Verdict:
-    """What was found. Nobody should trust a round with a violation."""
-
-    violations: list[str] = field(default_factory=list)
-    numbers: dict[str, dict[str, Any]] = field(default_factory=lambda: defaultdict(dict))
-    """By group and name, in the order in which they are printed."""
-
-    def count(self, group: str, name: str, number: object) -> None:
-        """Note a number."""
-        self.numbers[group][name] = number
-
-    def hold(self, what: str, guilty: Iterable[object]) -> None:
-        """A violation, if there is anything guilty of it: `what` is said with how many there are, and some of them."""
-        found = list(guilty)
-        if found:
-            named = ", ".join(map(str, found[:MOST_NAMED]))
-            self.violations.append(f"{what}: {len(found)} ({named}{', …' if len(found) > MOST_NAMED else ''})")
 
 
 def unsettled(engine: Engine) -> dict[str, int]:
@@ -77,7 +55,7 @@ def judge(engine: Engine, stage: Stage, arrivals: Sequence[Arrival], answered: C
         tasks = connection.execute(chaos_tasks).all()
         reminders = connection.execute(select(Reminder.id, Reminder.state)).all()
         deliveries = connection.execute(select(Delivery.__table__)).all()
-        emails = connection.execute(select(Email.message_id, Email.state)).all()
+        emails = connection.execute(select(Email.message_id, Email.state, Email.id)).all()
         workers = connection.execute(select(Worker.name)).scalars().all()
     asked = [run for run in runs if run.job == JobName.RUN_SCHEDULE.value]
     creating = [run for run in asked if _title(run) is not None]
@@ -91,7 +69,7 @@ def judge(engine: Engine, stage: Stage, arrivals: Sequence[Arrival], answered: C
     _judge_attempts(verdict, asked, attempts)
     _judge_queues(verdict, creating)
     _judge_emails(verdict, plan, reminders, deliveries, emails, arrivals, explained_at)
-    _judge_records(verdict, runs, folder)
+    judge_records(verdict, runs, stage)
     verdict.hold("workers that ended and are not forgotten", workers)
     return verdict
 
@@ -109,25 +87,20 @@ def _judge_ends(
         (f"{run.id} {_title(run)} {run.state} after {run.attempt}: {_error(run)}" for run in wrong),
     )
     present = {_title(run) for run in creating} | {run.idempotency_key for run in runs}
-    accepted = [each for line in _lines(folder / "accepted.log") for each in json.loads(line)]
+    accepted = [each for line in lines_of(folder / "accepted.log") for each in json.loads(line)]
     verdict.hold("accepted and not there", (each for each in accepted if each not in present))
     of_kinds = [run for run in creating if _kind(run) in (Kind.PLAIN, Kind.KEYED)]
     if len(of_kinds) < plan.jobs:
         verdict.violations.append(
             f"only {len(of_kinds)} jobs were asked for, of {plan.jobs}: the round shows too little"
         )
-    waits = sorted((run.finished_at - run.queued_at).total_seconds() for run in creating if _is_timed(run))
+    waits = [(run.finished_at - run.queued_at).total_seconds() for run in creating if _is_timed(run)]
     verdict.count("jobs with an effect in the database", "accepted", len(creating))
     for kind, count in Counter(map(_kind, creating)).items():
         verdict.count("jobs with an effect in the database", f"  of these {kind}", count)
     for state, count in Counter(run.state for run in creating).items():
         verdict.count("jobs with an effect in the database", state, count)
-    if waits:
-        for name, part in (("median", 0.5), ("99 %", 0.99), ("longest", 1.0)):
-            at = min(len(waits) - 1, int(part * len(waits)))
-            verdict.count(
-                "jobs with an effect in the database", f"seconds from queued to end, {name}", f"{waits[at]:.1f}"
-            )
+    verdict.numbers["jobs with an effect in the database"] |= _quantiles("seconds from queued to end", waits)
     for state, count in Counter(f"{run.job} {run.state}" for run in runs if run not in creating).items():
         verdict.count("other runs", state, count)
 
@@ -243,6 +216,9 @@ def _judge_emails(
     came_at: dict[str, list[float]] = defaultdict(list)
     for arrival in arrivals:
         came_at[arrival.message_id].append(arrival.wall)
+    due_at = {delivery.email_id: delivery.fire_at.timestamp() for delivery in deliveries}
+    late = [came_at[each.message_id][0] - due_at[each.id] for each in emails if each.message_id in came_at]
+    verdict.numbers["e-mails"] |= _quantiles("seconds from due to arrival", late)
     verdict.hold(
         "e-mails that came twice though nothing was killed between the two",
         (
@@ -254,46 +230,11 @@ def _judge_emails(
     )
 
 
-def _judge_records(verdict: Verdict, runs: Sequence[Row[Any]], folder: Path) -> None:
-    """Each run ends in one record; only whoever died between the commit and the record may owe it."""
-    ends: dict[str, list[str]] = defaultdict(list)
-    trouble: Counter[str] = Counter()
-    for path in sorted(folder.glob("*.log")):
-        for line in _lines(path):
-            if not line.startswith("{"):
-                if path.stem.startswith(("worker", "producer")):
-                    trouble[f"not JSON: {line[:80]}"] += 1
-                continue
-            record = json.loads(line)
-            if record["event"] in FINAL_EVENTS:
-                ends[record["run_id"]].append(record["event"])
-            elif record["level"] in ("error", "critical"):
-                trouble[f"{record['logger']}: {record['event']}"] += 1
-            if record["event"] == "worker.part_died":
-                verdict.violations.append(f"a part of a worker died: {record}"[:500])
-    verdict.hold("runs with two last records", (f"{run} {events}" for run, events in ends.items() if len(events) > 1))
-    states = {str(run.id): run.state for run in runs}
-    verdict.hold(
-        "last records that say something else than the run",
-        (
-            f"{run} {events[0]}, {states.get(run)}"
-            for run, events in ends.items()
-            if events[0] != f"run.{states.get(run)}"
-        ),
-    )
-    verdict.count("records", "last records of runs", len(ends))
-    verdict.count("records", "runs without one", len(states.keys() - ends.keys()))
-    for what, count in trouble.most_common(12):
-        verdict.count("records of errors", what, count)
-
-
-def client_faults(journal: Path) -> list[dict[str, Any]]:
-    """What was done at the database client: `fault`, `pid`, `at`."""
-    return [json.loads(line) for line in _lines(journal)]
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
+def _quantiles(of: str, seconds: Sequence[float]) -> dict[str, str]:
+    """Median, 99th percentile and the longest, as numbers to print."""
+    ordered = sorted(seconds) or [0.0]
+    parts = (("median", 0.5), ("99 %", 0.99), ("longest", 1.0))
+    return {f"{of}, {name}": f"{ordered[min(len(ordered) - 1, int(part * len(ordered)))]:.1f}" for name, part in parts}
 
 
 def _title(run: Row[Any]) -> str | None:

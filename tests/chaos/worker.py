@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 import uvloop
 
@@ -23,8 +24,13 @@ def main() -> None:
         hold(options.lifeline_fd)
     settings = load_settings()
     configure_logging(settings)
-    install_from_environment()
-    uvloop.run(run(settings, isolated=options.isolated))
+    install_from_environment("isolated" if options.isolated else "")
+    uvloop.run(run(settings, isolated=options.isolated, command=isolated_command))
+
+
+def isolated_command(name: str, lifeline: int) -> list[str]:
+    """The child that performs quarantined runs: the same happens to its connections."""
+    return [sys.executable, "-m", "tests.chaos.worker", f"--isolated={name}", f"--lifeline-fd={lifeline}"]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 SHORT = Plan(
     seed=20261120,
-    seconds=8,
+    seconds=6,
     jobs=240,
     emails=100,
     requests=12,
@@ -26,7 +26,7 @@ SHORT = Plan(
     people=40,
     workers=3,
     concurrency=15,
-    client_fault_rate=0.015,
+    client_fault_rate=0.02,
     mean_between_worker_faults_s=1.0,
     mean_between_redis_faults_s=1.5,
     mean_between_database_kills_s=5.0,

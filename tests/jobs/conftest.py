@@ -73,7 +73,7 @@ async def working(
         stop.set()
         done, _ = await asyncio.wait([worker], timeout=settings.grace_seconds + 5)
         assert done, "it did not end in its time"
-        del os.environ["PUNCTUAL_GRACE_SECONDS"]
+        os.environ.pop("PUNCTUAL_GRACE_SECONDS", None)
         worker.result()
 
 

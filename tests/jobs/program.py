@@ -17,8 +17,11 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from sqlalchemy import insert
+
 from jobs.performers import PERFORMERS
 from jobs.work import Performer, Work
+from models import User
 from scheduler.runs.backoff import Backoff
 from scheduler.runs.effect import succeed_with
 from scheduler.runs.jobs import JOBS, Job
@@ -35,19 +38,16 @@ async def nothing(work: Work, run: RunningJob) -> None:
 async def sleep(work: Work, run: RunningJob) -> dict[str, Any]:
     """Takes `seconds`, and says how far it has come."""
     seconds = float(run.arguments["seconds"])
-    for step in range(10):
-        run.report_progress(step, 10)
-        await asyncio.sleep(seconds / 10)
-    run.report_progress(10, 10)
+    steps = max(1, round(seconds * 10))
+    for step in range(steps):
+        run.report_progress(step, steps)
+        await asyncio.sleep(seconds / steps)
+    run.report_progress(steps, steps)
     return {"slept": seconds}
 
 
 async def insert_person(work: Work, run: RunningJob) -> dict[str, Any]:
     """Has an effect in the database that can be counted: a person, and the end of the run with it."""
-    from sqlalchemy import insert
-
-    from models import User
-
     await asyncio.sleep(float(run.arguments.get("seconds", 0)))
 
     async def effect(session: Any) -> dict[str, Any]:
@@ -74,12 +74,6 @@ async def be_killed(work: Work, run: RunningJob) -> None:
     await asyncio.sleep(60)
 
 
-async def abort(work: Work, run: RunningJob) -> None:
-    """As by an assertion of a C library."""
-    await _wait(run)
-    os.abort()
-
-
 async def crash(work: Work, run: RunningJob) -> None:
     """As by a mistake in a C library."""
     await _wait(run)
@@ -92,16 +86,6 @@ async def leave(work: Work, run: RunningJob) -> NoReturn:
     os._exit(0)
 
 
-async def exit_beside(work: Work, run: RunningJob) -> None:
-    """By a task of its own, where nobody can catch it."""
-    await _wait(run)
-
-    async def leave() -> None:
-        sys.exit(7)
-
-    await asyncio.create_task(leave())
-
-
 async def hang(work: Work, run: RunningJob) -> None:
     """Never comes back to the event loop."""
     await _wait(run)
@@ -111,10 +95,8 @@ async def hang(work: Work, run: RunningJob) -> None:
 
 POISONS: dict[str, Performer] = {
     "be_killed": be_killed,
-    "abort": abort,
     "crash": crash,
     "leave": leave,
-    "exit_beside": exit_beside,
     "hang": hang,
 }
 MINE: dict[str, Performer] = {

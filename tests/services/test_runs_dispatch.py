@@ -432,11 +432,11 @@ def interrupt(session: AsyncSession, after: int, do: Callable[[], Awaitable[Any]
 
 @pytest.mark.parametrize("stack", ["mariadb"], indirect=True)
 async def test_neither_a_schedules_history_nor_others_backlog_costs_a_release_anything(database: Database) -> None:
-    schedules = [new_id() for _ in range(3)]
-    for schedule in schedules:
-        await put_queued(database, 3000, state="succeeded", queue=SCHEDULES_QUEUE, schedule_id=schedule)
-        await put_queued(database, 2, state="blocked", queue=SCHEDULES_QUEUE, schedule_id=schedule)
-    await put_queued(database, 3000)
+    for _ in range(3):
+        columns = {"queue": SCHEDULES_QUEUE, "schedule_id": new_id(), "owner_id": new_id()}
+        await put_queued(database, 3000, state="succeeded", **columns)
+        await put_queued(database, 2, state="blocked", **columns)
+    await put_queued(database, 3000, queue=SCHEDULES_QUEUE, owner_id=new_id())
     await put_queued(database, 3000, state="waiting", available_at=NOW + 3600 * SECOND)
     async with database.write() as session:
         await session.execute(text("ANALYZE TABLE run"))

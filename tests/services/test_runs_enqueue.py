@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Run
 from models.run import RunState, RunTrigger
 from scheduler.database import Database
 from scheduler.identifiers import new_id
 from scheduler.runs.enqueue import NewRun, enqueue, enqueue_many
+from scheduler.runs.running import RunningJob
+from scheduler.runs.settle import Outcome, settle
 from tests.factories import NOW
 from tests.services.engine import JOB, ask_for, begin, declare, run_row
 from tests.services.stored import count, one, rows, set_, statements
@@ -22,9 +27,10 @@ def job(monkeypatch: pytest.MonkeyPatch) -> None:
     declare(monkeypatch, queue="schedules", priority=2, attempts=7)
 
 
-async def ask(database: Database, **fields: object) -> object:
+async def ask(database: Database, **fields: Any) -> UUID:
+    usual: dict[str, Any] = {"job": JOB, "trigger": RunTrigger.MANUAL, "now": NOW}
     async with database.write() as session:
-        return await enqueue(session, **{"job": JOB, "trigger": RunTrigger.MANUAL, "now": NOW} | fields)  # type: ignore[arg-type]
+        return await enqueue(session, **(usual | fields))
 
 
 async def test_a_run_is_what_its_job_declares(database: Database) -> None:
@@ -61,7 +67,7 @@ async def test_a_skipped_firing_is_final_from_the_start(database: Database) -> N
 async def test_the_same_idempotency_key_gives_the_same_run_even_when_it_has_ended(database: Database) -> None:
     first = await ask(database, idempotency_key="k")
     assert await ask(database, idempotency_key="k") == first
-    await set_(database, Run, first, state="succeeded")  # type: ignore[arg-type]
+    await set_(database, Run, first, state="succeeded")
     assert await ask(database, idempotency_key="k") == first
     assert await ask(database, idempotency_key="K") != first  # keys are compared as they are written
     assert await ask(database) != await ask(database)  # no key, no comparison
@@ -79,15 +85,9 @@ async def test_the_same_key_twice_in_one_transaction_gives_one_run(database: Dat
 
 
 async def test_the_same_key_in_ten_transactions_at_once_gives_one_run(database: Database) -> None:
-    async def ask_slowly() -> object:
-        async def work(session: object) -> object:
-            made = await enqueue(
-                session,  # type: ignore[arg-type]
-                job=JOB,
-                trigger=RunTrigger.MANUAL,
-                idempotency_key="k",
-                now=NOW,
-            )
+    async def ask_slowly() -> UUID:
+        async def work(session: AsyncSession) -> UUID:
+            made = await enqueue(session, job=JOB, trigger=RunTrigger.MANUAL, idempotency_key="k", now=NOW)
             await asyncio.sleep(0.02)  # the others come meanwhile
             return made
 
@@ -125,11 +125,32 @@ async def test_a_unique_job_asked_for_by_ten_at_once_runs_once(
 ) -> None:
     declare(monkeypatch, is_unique=True)
 
-    async def work(session: object) -> object:
-        return await enqueue(session, job=JOB, trigger=RunTrigger.MANUAL, now=NOW)  # type: ignore[arg-type]
+    async def work(session: AsyncSession) -> UUID:
+        return await enqueue(session, job=JOB, trigger=RunTrigger.MANUAL, now=NOW)
 
     made = await asyncio.gather(*(database.retry_write(work) for _ in range(10)))
     assert set(made) == {(await one(database, Run)).id}
+
+
+async def test_asking_for_a_unique_job_while_its_run_ends_gives_that_one_or_a_new_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declare(monkeypatch, is_unique=True)
+    for _ in range(15):
+        [run] = await begin(database)
+
+        async def end(run: RunningJob = run) -> None:
+            outcome = Outcome(run, RunState.SUCCEEDED, NOW)
+            await database.retry_write(lambda session: settle(session, outcomes=[outcome]))
+
+        async def ask_again(session: AsyncSession) -> UUID:
+            return await enqueue(session, job=JOB, trigger=RunTrigger.MANUAL, now=NOW)
+
+        _, *found = await asyncio.gather(end(), *(database.retry_write(ask_again) for _ in range(4)))
+        unfinished = {row.id for row in await rows(database, Run, Run.state == "queued")}
+        assert set(found) <= {run.id} | unfinished and len(unfinished) <= 1
+        async with database.write() as session:
+            await session.execute(Run.__table__.update().values(state="succeeded", unique_key=None))
 
 
 async def test_a_key_that_was_used_goes_before_a_unique_jobs_unfinished_run(
@@ -160,12 +181,12 @@ async def test_another_mistake_is_not_taken_for_a_run_that_is_there(database: Da
 # -- in bulk -------------------------------------------------------------------------------------------------
 
 
-def firings(schedule: object, count: int, start: int = 0) -> list[NewRun]:
+def firings(schedule: UUID, count: int, start: int = 0) -> list[NewRun]:
     return [
         NewRun(
             job=JOB,
             trigger=RunTrigger.CRON,
-            schedule_id=schedule,  # type: ignore[arg-type]
+            schedule_id=schedule,
             scheduled_for=NOW + timedelta(minutes=number),
         )
         for number in range(start, start + count)

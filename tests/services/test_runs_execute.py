@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select, text, update
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Run
 from models.run import RunState
@@ -448,6 +449,29 @@ async def test_an_abandoned_run_leaves_the_row_to_whoever_has_it(database: Datab
         assert lines.ends() == []
     row = await run_row(database, run.id)
     assert (row.state, row.worker) == ("running", "another")
+
+
+async def test_one_that_is_abandoned_after_its_end_landed_unseen_has_its_record(stack: Stack) -> None:
+    """The commit landed and its answer was lost; before the next try, the beat misses the run and abandons it."""
+    database = FailingDatabase(stack.database_url)
+
+    async def effect(session: AsyncSession) -> dict[str, Any]:
+        return {"done": 1}
+
+    async def perform(run: RunningJob) -> dict[str, Any]:
+        database.landed = 1
+        return await succeed_with(database, run=run, effect=effect)
+
+    [run] = await begin(database)
+    with logged() as lines:
+        async with executor_of(database, perform) as executor:
+            task = executor.start(run)
+            await until_states(database, {"succeeded": 1})
+            executor.abandon(run.key)
+            await task
+        assert [line["event"] for line in lines.ends(run.id)] == ["run.succeeded"]
+    assert (await run_row(database, run.id)).result == {"done": 1}
+    await database.dispose()
 
 
 async def test_an_attempt_that_was_taken_and_is_still_ending_does_not_hide_the_next(database: Database) -> None:

@@ -34,6 +34,7 @@ from tests.services.engine import (
     put_running,
     run_row,
     states,
+    take_all,
 )
 from tests.services.stored import count, one, rows, set_
 
@@ -206,6 +207,19 @@ async def test_a_lost_attempt_counts_and_the_run_is_next_tried_alone(database: D
     [attempt] = await rows(database, RunAttempt)
     assert (attempt.run_id, attempt.number, attempt.state, attempt.worker) == (run.id, 1, "lost", "w")
     assert (attempt.started_at, attempt.finished_at) == (NOW, NOW + timedelta(seconds=20))
+
+
+async def test_what_the_dead_had_dispatched_is_queued_again_and_word_of_it_comes_too_late(database: Database) -> None:
+    await ask_for(database, 2)
+    [first, second] = (await dispatch_from(database, worker="w")).runs
+    [mine] = await take_all(database, [first], worker="x")
+    assert await bury_w(database) == 0, "it was at none"
+    assert await states(database) == {"queued": 1, "running": 1}
+    assert await take_all(database, [second], worker="x") == []
+    [again] = (await dispatch_from(database, worker="x")).runs
+    assert await take_all(database, [second], worker="x") == []
+    assert [run.id for run in await take_all(database, [again], worker="x")] == [second.id]
+    assert mine.id == first.id
 
 
 @pytest.mark.parametrize(("error", "state"), [(None, "lost"), (ERROR, "failed")])
