@@ -34,6 +34,28 @@ STACKS = ("sqlite", "mariadb")
 NO_MARIADB = "NO MARIADB HERE: there is no mariadbd on the PATH (setup/servers installs it)"
 
 
+# -- what is run ---------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test ARGS=--thorough` runs what is heavy on both stacks."""
+    parser.addoption("--thorough", action="store_true", help="run heavy tests on both stacks, not on one")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave heavy tests out on the stack that their marker does not name, so that the whole stays within minutes."""
+    if config.getoption("--thorough"):
+        return
+    left_out = []
+    for item in items:
+        marker = item.get_closest_marker("heavy")
+        stack = getattr(item, "callspec", None) and item.callspec.params.get("stack")  # type: ignore[attr-defined]
+        if marker is not None and stack is not None and stack != marker.kwargs["on"]:
+            left_out.append(item)
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in set(left_out)]
+
+
 # -- servers -------------------------------------------------------------------------------------------------
 
 

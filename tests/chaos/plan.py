@@ -25,6 +25,8 @@ class Plan:
     """Reminders that become due over the time, each with an e-mail."""
     requests: int = 120
     """Runs that send an HTTP request."""
+    refused: float = 0.03
+    """The part of these that the far end answers with 503: they are tried again some ten seconds later."""
     cancels: int = 100
     """Runs that are cancelled a moment after they are asked for."""
     queues: int = 4
@@ -43,8 +45,11 @@ class Plan:
     mean_between_worker_faults_s: float = 2.5
     mean_between_redis_faults_s: float = 4.0
     mean_between_database_kills_s: float = 14.0
-    settle_s: float = 90.0
-    """How long everything may take to come to its end once nothing goes wrong any more."""
+    settle_s: float = 240.0
+    """How long everything may take to come to its end once nothing goes wrong any more: on a machine that is busy with
+    other things, the most of it is the work that was left over."""
+    stall_s: float = 60.0
+    """Within this time something more must have come to its end."""
 
     @property
     def hard_limit_s(self) -> float:

@@ -10,17 +10,14 @@ from aiohttp import web
 
 from scheduler.schedules.actions import RUN_HEADER
 
-REFUSED = 0.03
-"""The part of the requests that is answered with 503."""
-
 
 class Receiver:
     """Listens while it is entered."""
 
-    def __init__(self, *, seed: int) -> None:
+    def __init__(self, *, seed: int, refused: float) -> None:
         self.answered: Counter[str] = Counter()
         """How often each run's request was answered with 200."""
-        self.refused = 0
+        self._refused = refused
         self._random = random.Random(f"{seed}/receiver")
         self.port = 0
 
@@ -28,11 +25,6 @@ class Receiver:
     def url(self) -> str:
         """Where requests go."""
         return f"http://127.0.0.1:{self.port}/"
-
-    @property
-    def repeats(self) -> int:
-        """Requests that had been answered with 200 before."""
-        return self.answered.total() - len(self.answered)
 
     async def __aenter__(self) -> Self:
         application = web.Application()
@@ -48,8 +40,7 @@ class Receiver:
         await self._runner.cleanup()
 
     async def _answer(self, request: web.Request) -> web.Response:
-        if self._random.random() < REFUSED:
-            self.refused += 1
+        if self._random.random() < self._refused:
             return web.Response(status=503)
         self.answered[request.headers.get(RUN_HEADER, "")] += 1
         return web.Response(text="thank you")

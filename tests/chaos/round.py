@@ -42,7 +42,7 @@ async def play(plan: Plan, stack: Stack, folder: Path) -> Verdict:
     sink = await asyncio.to_thread(SinkProcess)
     stages: list[Stage] = []
     try:
-        async with asyncio.timeout(plan.hard_limit_s), Receiver(seed=plan.seed) as receiver:
+        async with asyncio.timeout(plan.hard_limit_s), Receiver(seed=plan.seed, refused=plan.refused) as receiver:
             stages.append(Stage(plan, stack, folder, sink.url, receiver.port))
             return await _play(plan, stages[0], engine, sink, receiver)
     finally:
@@ -82,7 +82,7 @@ async def _play(plan: Plan, stage: Stage, engine: Engine, sink: SinkProcess, rec
     verdict = await asyncio.to_thread(judge, engine, stage, arrivals, receiver.answered)
     verdict.violations = stage.violations + verdict.violations
     if left:
-        verdict.violations.insert(0, f"not at its end {plan.settle_s:g} s after the last fault: {left}")
+        verdict.violations.insert(0, f"not at its end {settled_at - over_at:.0f} s after the last fault: {dict(left)}")
     verdict.hold("processes left behind", orphans)
     for what, count in sorted(stage.done.items()):
         verdict.count("done to processes and servers", what, count)
@@ -125,12 +125,15 @@ async def _end_of_producer(producer: subprocess.Popen[bytes], stage: Stage) -> N
         stage.violations.append(f"the producer ended with status {producer.returncode}; see producer.log")
 
 
-async def _settle(engine: Engine, plan: Plan, *, until: float) -> dict[str, int]:
-    """Wait until everything is at its end; returns what is not."""
+async def _settle(engine: Engine, plan: Plan, *, until: float) -> Counter[str]:
+    """Wait until everything is at its end; returns what is not, in time or because nothing moves any more."""
+    least, moved_at = float("inf"), time.monotonic()
     while True:
         left = await asyncio.to_thread(unsettled, engine)
-        if not left or time.monotonic() > until:
+        if not left or time.monotonic() > until or time.monotonic() - moved_at > plan.stall_s:
             return left
+        if left.total() < least:
+            least, moved_at = left.total(), time.monotonic()
         await asyncio.sleep(0.5)
 
 

@@ -30,7 +30,7 @@ _MAY_END: dict[str, frozenset[str]] = {
 """The final states of each kind; of all others only `succeeded`."""
 
 
-def unsettled(engine: Engine) -> dict[str, int]:
+def unsettled(engine: Engine) -> Counter[str]:
     """What is not at its end yet, by table and state; empty once everything is."""
     with engine.connect() as connection:
         left: Counter[str] = Counter()
@@ -42,7 +42,7 @@ def unsettled(engine: Engine) -> dict[str, int]:
             for state in connection.execute(select(table.__table__.c.state)).scalars():
                 if (state in _UNFINISHED) if final is None else (state not in final):
                     left[f"{table.__tablename__} {state}"] += 1
-    return dict(left)
+    return left
 
 
 def judge(engine: Engine, stage: Stage, arrivals: Sequence[Arrival], answered: Counter[str]) -> Verdict:

@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 
 from tests.faults.conftest import Scene, wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
+pytestmark = [pytest.mark.heavy(on="mariadb"), pytest.mark.faults, pytest.mark.slow]
 
 REMINDERS = 2000
 

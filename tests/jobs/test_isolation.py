@@ -22,7 +22,7 @@ from tests.jobs.conftest import Processes, ask, working
 from tests.services.engine import attempts, logged, put, run_row, states, until
 from tests.services.stored import count, rows
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
+pytestmark = [pytest.mark.heavy(on="sqlite"), pytest.mark.faults, pytest.mark.slow]
 
 CAUSES = {
     "be_killed": ("ended by SIGKILL (often: out of memory)", None),

@@ -17,7 +17,7 @@ from tests.jobs.test_worker_runs import until_job_states
 from tests.services.engine import logged, states, until
 from tests.services.stored import count, rows
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.heavy(on="mariadb"), pytest.mark.faults]
 
 
 async def lateness(database: Database) -> list[float]:

@@ -27,6 +27,8 @@ from tests.processes import spawn
 from tests.services.engine import attempts, logged, put, run_row, states, until
 from tests.services.stored import count, one, rows
 
+pytestmark = pytest.mark.heavy(on="mariadb")
+
 
 async def until_job_states(database: Database, expected: dict[str, int], *, seconds: float = 15) -> None:
     """As `until_states`, without what the worker's ticks leave."""

@@ -33,6 +33,8 @@ from scheduler.schedules.system import change_job
 from scheduler.settings import Settings
 from tests.factories import add_people
 
+pytestmark = pytest.mark.heavy(on="mariadb")
+
 SEED = 400
 START = datetime(2025, 9, 1, tzinfo=UTC)
 END = START + timedelta(days=400)
