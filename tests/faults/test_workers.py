@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.conftest import Scene, wait_until
 
-pytestmark = [pytest.mark.faults, pytest.mark.slow]
+pytestmark = [pytest.mark.heavy(on="mariadb"), pytest.mark.faults, pytest.mark.slow]
 
 REMINDERS = 2000
 KILLS = 20
