@@ -79,7 +79,7 @@ PARTS = {
 }
 
 
-EFFORT = {
+EFFORT: dict[bool, tuple[str, ...]] = {
     True: ("--phases=examples,fuzzing", "--max-examples=5"),
     # What the document says is the same; what the database makes of it is tried with fewer.
     False: ("--phases=examples,fuzzing", "--max-examples=3"),
