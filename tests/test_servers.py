@@ -153,17 +153,14 @@ async def test_a_stack_is_migrated_and_empty(stack: Stack, database: Database, s
 
 def test_reset_takes_away_rows_and_locks(mariadb: MariaDBServer, _mariadb_template: MariaDBTemplate) -> None:
     _mariadb_template.reset()
-    insert = (
-        "INSERT INTO run (id, job, `trigger`, state, attempt, queued_at) "
-        "VALUES (%s, 'send_reminders', 'cron', 'queued', 1, '2026-11-20 07:22:00')"
-    )
+    insert = "INSERT INTO metric (name, labels, value) VALUES (%s, '{}', 1)"
     with connect(mariadb, _mariadb_template.name) as connection, connection.cursor() as cursor:
-        cursor.execute(insert, (b"a" * 16,))
+        cursor.execute(insert, ("one",))
         connection.commit()
-        cursor.execute(insert, (b"b" * 16,))  # holds its lock, as a test that failed midway might
+        cursor.execute(insert, ("two",))  # holds its lock, as a test that failed midway might
         _mariadb_template.reset()
     with connect(mariadb, _mariadb_template.name) as connection, connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM run")
+        cursor.execute("SELECT count(*) FROM metric")
         assert cursor.fetchone() == (0,)
 
 
