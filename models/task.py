@@ -1,4 +1,4 @@
-"""Tasks and who they are assigned to."""
+"""Tasks, who they are assigned to, and who they are shared with."""
 
 from __future__ import annotations
 
@@ -45,3 +45,15 @@ class TaskAssignee(Base):
     task_id: Mapped[UUID] = mapped_column(Id, ForeignKey("task.id", ondelete="CASCADE"), primary_key=True)
     user_id: Mapped[UUID] = mapped_column(Id, ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
     assigned_at: Mapped[datetime] = mapped_column(Instant)
+
+
+class TaskShare(Base):
+    """One person with whom a task is shared, to `view` or to `edit`."""
+
+    __tablename__ = "task_share"
+    __table_args__ = table_arguments(Index(None, "user_id", "task_id"))
+
+    task_id: Mapped[UUID] = mapped_column(Id, ForeignKey("task.id", ondelete="CASCADE"), primary_key=True)
+    user_id: Mapped[UUID] = mapped_column(Id, ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
+    permission: Mapped[str] = mapped_column(String(8))
+    shared_at: Mapped[datetime] = mapped_column(Instant)

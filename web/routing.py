@@ -14,7 +14,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from scheduler import clock
-from scheduler.accounts.sign_in import Client
+from scheduler.accounts.client import Client
 from web.keys import (
     ACCESS_TOKENS,
     ACTOR,

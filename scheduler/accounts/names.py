@@ -6,6 +6,8 @@ import unicodedata
 
 LONGEST = 200
 """In code points."""
+LONGEST_FOLDED = 600
+"""Of a name as it is searched: folding makes some letters two or three."""
 
 
 def objection(name: str) -> str | None:
@@ -18,3 +20,10 @@ def objection(name: str) -> str | None:
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         return "must be one line without control characters"
     return None
+
+
+def folded(name: str) -> str:
+    """The name as it is searched: without case, accents and width, so that every database finds the same (Unicode
+    Standard, 3.13, D146, and its marks left out)."""
+    decomposed = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
+    return "".join(each for each in decomposed if not unicodedata.combining(each))[:LONGEST_FOLDED]

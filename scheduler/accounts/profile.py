@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Task, TaskAssignee, User
 from scheduler.access import Actor
+from scheduler.accounts import names
 from scheduler.tasks.versions import raise_versions
 
 
@@ -29,6 +30,8 @@ async def change_profile(session: AsyncSession, *, actor: Actor, changes: Mappin
     if values:
         if "phone" in values:
             values["phone_verified_at"] = None
+        if "name" in values:
+            values["name_folded"] = names.folded(values["name"])
         await session.execute(update(User).where(User.id == user.id).values(**values, updated_at=now))
         if "name" in values:
             await _raise_versions(session, user.id)

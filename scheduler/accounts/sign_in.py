@@ -12,7 +12,6 @@ import hashlib
 import secrets
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import insert, select, update
@@ -22,19 +21,13 @@ from models import RefreshToken, Session, User
 from scheduler.access import Actor, Role
 from scheduler.accounts.access_tokens import LIFETIME, AccessTokens
 from scheduler.accounts.addresses import normalise_email
+from scheduler.accounts.client import Client
 from scheduler.accounts.passwords import Passwords
 from scheduler.database import Database, affected
 from scheduler.errors import Forbidden, Unauthenticated
 from scheduler.identifiers import new_id
 
 SESSION_LIFETIME = timedelta(days=30)  # after its last use
-
-
-class Client(NamedTuple):
-    """Where a sign-in comes from."""
-
-    ip: str
-    user_agent: str
 
 
 @dataclass(frozen=True, slots=True)

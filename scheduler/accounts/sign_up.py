@@ -14,8 +14,9 @@ from scheduler.access import Role
 from scheduler.accounts import names
 from scheduler.accounts.access_tokens import AccessTokens
 from scheduler.accounts.addresses import normalise_email
+from scheduler.accounts.client import Client
 from scheduler.accounts.passwords import Passwords, objection
-from scheduler.accounts.sign_in import Client, Tokens, open_session
+from scheduler.accounts.sign_in import Tokens, open_session
 from scheduler.accounts.verification import send_verification
 from scheduler.database import Database
 from scheduler.errors import Conflict, FieldError, Forbidden, Invalid
@@ -94,6 +95,7 @@ async def add_user(
         "id": new_id(),
         "email": email,
         "name": name,
+        "name_folded": names.folded(name),
         "role": role.value,
         "status": "active",
         "password_hash": password_hash,

@@ -10,11 +10,11 @@ import pytest
 from models import RefreshToken, Session, User
 from scheduler.access import Actor, Role
 from scheduler.accounts.access_tokens import AccessTokens
+from scheduler.accounts.client import Client
 from scheduler.accounts.passwords import Passwords
 from scheduler.accounts.profile import change_profile, get_profile
 from scheduler.accounts.sign_in import (
     SESSION_LIFETIME,
-    Client,
     Tokens,
     authenticate,
     end_session,

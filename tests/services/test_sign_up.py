@@ -15,8 +15,9 @@ from models import Email, OneTimeToken, RefreshToken, Session, User
 from scheduler.access import Actor, Role
 from scheduler.accounts.access_tokens import AccessTokens
 from scheduler.accounts.administration import list_admins, reset_password
+from scheduler.accounts.client import Client
 from scheduler.accounts.passwords import Passwords
-from scheduler.accounts.sign_in import Client, Tokens, authenticate, login, refresh
+from scheduler.accounts.sign_in import Tokens, authenticate, login, refresh
 from scheduler.accounts.sign_up import create_admin, sign_up
 from scheduler.accounts.verification import is_usable, resend_verification, verify_email
 from scheduler.database import Database

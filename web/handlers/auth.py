@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from scheduler.access import Actor
 from scheduler.accounts import sign_in, verification
 from scheduler.accounts.access_tokens import AccessTokens
+from scheduler.accounts.client import Client
 from scheduler.accounts.passwords import Passwords
-from scheduler.accounts.sign_in import Client
 from scheduler.accounts.sign_up import sign_up
 from scheduler.database import Database
 from scheduler.settings import Settings
