@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from jobs.tick import Tick
+from models.run import RunState
 from scheduler.clock import now
 from scheduler.database import Database
 from scheduler.http_requests.client import HttpRequests
@@ -42,6 +43,7 @@ class Work:
         performers: Mapping[str, Performer],
         name: str | None = None,
         freed: Callable[[], None] = lambda: None,
+        hands_back_as: RunState = RunState.QUEUED,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(2)}"
         self.settings = settings
@@ -57,6 +59,7 @@ class Work:
             performers={job: self._bound(perform) for job, perform in performers.items()},
             concurrency=settings.worker_concurrency,
             freed=freed,
+            hands_back_as=hands_back_as,
         )
         self.send_reminders = self._tick(JobName.SEND_REMINDERS, self._send_reminders)
         self.send_emails = self._tick(JobName.SEND_EMAILS, self._send_emails)

@@ -10,11 +10,15 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from jobs.carrier import Carrier
 from jobs.dispatcher import Dispatcher
 from jobs.isolation import Command, Isolation, isolated_command, perform_quarantined
 from jobs.performers import PERFORMERS
+from jobs.watchdog import watchdog
 from jobs.work import Performer, Work
+from models.run import RunState
 from scheduler.clock import now
 from scheduler.database import Database, is_unavailable
 from scheduler.logs import get_logger, records, store_records
@@ -22,7 +26,7 @@ from scheduler.mail.transport import open_transport
 from scheduler.metrics.counters import store_metrics
 from scheduler.metrics.loop_lag import watch_worker
 from scheduler.runs.dispatch import return_everything_of
-from scheduler.runs.heartbeat import EVERY_S, Heartbeat, Identity
+from scheduler.runs.heartbeat import EVERY_S, Attempt, Heartbeat, Identity
 from scheduler.runs.recover import disown
 from scheduler.schedules.system import ensure_system_schedules
 from scheduler.settings import Settings
@@ -54,7 +58,15 @@ async def run(
     beats = Database(settings.database_url, pool_size=1)
     transport = open_transport(settings.mail_url, data_dir=settings.data_dir)
     parts = _Isolated(settings, database, beats) if isolated else _Whole(settings, database, beats, command)
-    work = Work(settings, database, transport, performers=performers, name=isolated, freed=parts.freed)
+    work = Work(
+        settings,
+        database,
+        transport,
+        performers=performers,
+        name=isolated,
+        freed=parts.freed,
+        hands_back_as=parts.hands_back_as,
+    )
     _calm_garbage_collector()
     log.info("worker.started", worker=work.name, mail=transport.description)
     parts.start(work)
@@ -93,6 +105,9 @@ async def run(
 class _Parts:
     """What every worker process has: beats, the settler, the log's way into the database."""
 
+    hands_back_as = RunState.QUEUED
+    """The state of a run that it has not come to the end of when it has to stop."""
+
     def __init__(self, settings: Settings, database: Database, beats: Database) -> None:
         self.settings = settings
         self.database = database
@@ -122,6 +137,7 @@ class _Parts:
         self._run(store_records(self.database), "logs")
         self._run(store_metrics(self.database), "metrics")
         self._run(watch_worker(), "loop lag")
+        self._run(watchdog(), "watchdog")
 
     async def until_done(self, stop: asyncio.Event) -> None:
         """Return when there is nothing more to do, or nothing more shall be done."""
@@ -139,7 +155,7 @@ class _Parts:
         if self._heartbeat is not None:
             async with self._beats.write() as session:
                 if strangers := await self._heartbeat.strangers(session):
-                    await disown(session, attempts=strangers, worker=self.work.name, now=now())
+                    await self._disown(session, strangers)
                 await self._heartbeat.leave(session)
 
     def _run(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
@@ -153,6 +169,9 @@ class _Parts:
             self.died.set()
             log.error("worker.part_died", part=task.get_name(), exc_info=error)
 
+    async def _disown(self, session: AsyncSession, strangers: Sequence[Attempt]) -> None:
+        await disown(session, attempts=strangers, worker=self.work.name, now=now(), state=self.hands_back_as)
+
     async def _beat(self, heartbeat: Heartbeat) -> None:
         executor = self.work.executor
         while True:
@@ -160,8 +179,7 @@ class _Parts:
                 async with self._beats.write() as session:
                     orders = await heartbeat.beat(session, running=executor.running, now=now())
                     if orders.strangers:
-                        me = heartbeat.identity.name
-                        await disown(session, attempts=orders.strangers, worker=me, now=now())
+                        await self._disown(session, orders.strangers)
             except Exception as error:
                 if is_unavailable(error):
                     log.warning("heartbeat.failed", error=f"{type(error).__name__}: {error}"[:200])
@@ -233,6 +251,8 @@ class _Whole(_Parts):
 
 class _Isolated(_Parts):
     """The child that performs quarantined runs, one at a time."""
+
+    hands_back_as = RunState.QUARANTINED
 
     async def until_done(self, stop: asyncio.Event) -> None:
         await perform_quarantined(self.work, stop)

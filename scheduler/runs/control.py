@@ -113,6 +113,8 @@ async def retry(session: AsyncSession, *, run_id: UUID, now: datetime, request_i
         session,
         job=row.job,
         trigger=RunTrigger.RETRY,
+        # Two of one schedule never run at once; the dispatcher lets it go when no other is under way.
+        state=RunState.QUEUED if row.schedule_id is None else RunState.BLOCKED,
         arguments=row.arguments,
         owner_id=row.owner_id,
         schedule_id=row.schedule_id,

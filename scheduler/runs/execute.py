@@ -51,14 +51,17 @@ class Executor:
         performers: Mapping[str, Perform],
         concurrency: int,
         freed: Callable[[], None] = lambda: None,
+        hands_back_as: RunState = RunState.QUEUED,
         clock: Callable[[], datetime] = present,
     ) -> None:
+        """`hands_back_as`: the state of a run that has to stop because this worker does."""
         self.worker = worker
         self.concurrency = concurrency
         self._database = database
         self._settler = settler
         self._performers = performers
         self._freed = freed
+        self._hands_back_as = hands_back_as
         self._clock = clock
         self._reserved = 0
         self._room = asyncio.Event()
@@ -242,7 +245,7 @@ class Executor:
             return Outcome(run, RunState.CANCELLED, now)
         if run.is_settled:
             return None
-        return Outcome(run, RunState.QUEUED, now, counts=False)
+        return Outcome(run, self._hands_back_as, now, counts=False)
 
     def _unknown(self, run: RunningJob) -> Outcome:
         now = self._clock()

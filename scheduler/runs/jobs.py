@@ -33,9 +33,10 @@ class JobName(StrEnum):
 
 
 class NoArguments(BaseModel):
-    """Of a job that takes none."""
+    """There is nothing to say to it."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Clients see title and description of the schema.
+    model_config = ConfigDict(extra="forbid", title="No arguments")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

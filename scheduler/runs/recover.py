@@ -114,8 +114,16 @@ async def bury(session: AsyncSession, *, dead: Sighting, now: datetime, error: d
     return len(rows)
 
 
-async def disown(session: AsyncSession, *, attempts: Sequence[tuple[UUID, int]], worker: str, now: datetime) -> int:
-    """Give back what a living worker is said to be at and is not: nobody began it, so the attempt does not count.
+async def disown(
+    session: AsyncSession,
+    *,
+    attempts: Sequence[tuple[UUID, int]],
+    worker: str,
+    now: datetime,
+    state: RunState = RunState.QUEUED,
+) -> int:
+    """Give back, as `state`, what a living worker is said to be at and is not: nobody began it, so the attempt does not
+    count.
 
     A run that a tick began by itself has no end because that could not be written: it is lost. Returns how many.
     """
@@ -138,7 +146,7 @@ async def disown(session: AsyncSession, *, attempts: Sequence[tuple[UUID, int]],
         await session.execute(
             update(Run.__table__)
             .where(Run.id.in_(unbegun))
-            .values(state=RunState.QUEUED.value, worker=None, started_at=None, attempt=Run.attempt - 1, seq=Run.seq + 1)
+            .values(state=state.value, worker=None, started_at=None, attempt=Run.attempt - 1, seq=Run.seq + 1)
         )
         session.info[WAKE_WORKERS] = True
     return len(rows)

@@ -17,7 +17,7 @@ from scheduler.database import Database
 from scheduler.errors import Conflict, Invalid, NotFound
 from scheduler.identifiers import new_id
 from scheduler.runs.control import cancel, retry, run_now
-from scheduler.runs.dispatch import stage
+from scheduler.runs.dispatch import release_blocked, stage
 from scheduler.runs.jobs import JobName
 from scheduler.runs.settle import Outcome, settle
 from tests.factories import NOW
@@ -160,14 +160,12 @@ async def test_a_cancel_and_an_end_at_once_one_end_is_told(database: Database) -
 
 @pytest.mark.parametrize("state", FINAL)
 async def test_what_has_ended_can_be_done_once_more(database: Database, state: RunState) -> None:
-    owner, schedule = new_id(), new_id()
+    owner = new_id()
     old = await put(
         database,
         state=state.value,
         arguments={"days": 3},
         owner_id=owner,
-        schedule_id=schedule,
-        scheduled_for=NOW,
         attempt=3,
         idempotency_key="k",
         cancel_requested_at=NOW,
@@ -176,11 +174,33 @@ async def test_what_has_ended_can_be_done_once_more(database: Database, state: R
         new = await retry(session, run_id=old, now=LATER, request_id="r-2")
     row = await run_row(database, new)
     assert (row.state, row.trigger, row.retry_of, row.attempt, row.queued_at) == ("queued", "retry", old, 0, LATER)
-    assert (row.arguments, row.owner_id, row.schedule_id, row.scheduled_for) == ({"days": 3}, owner, schedule, None)
+    assert (row.arguments, row.owner_id, row.schedule_id, row.scheduled_for) == ({"days": 3}, owner, None, None)
     assert (row.request_id, row.cancel_requested_at, row.idempotency_key) == ("r-2", None, None)
     assert (await run_row(database, old)).state == state.value
     [begun] = await take_all(database, (await dispatch_from(database)).runs)
     assert begun.id == new
+
+
+async def test_of_a_schedule_it_waits_behind_the_run_that_is_under_way(database: Database) -> None:
+    schedule: dict[str, Any] = {
+        "job": "run_schedule",
+        "schedule_id": new_id(),
+        "owner_id": new_id(),
+        "queue": "schedules",
+    }
+    old = await put(database, state="failed", scheduled_for=NOW, **schedule)
+    under_way = await put(database, state="running", scheduled_for=LATER, worker="w", **schedule)
+    async with database.write() as session:
+        new = await retry(session, run_id=old, now=LATER)
+    async with database.write() as session:
+        assert await release_blocked(session) == 0
+    row = await run_row(database, new)
+    assert (row.state, row.schedule_id, row.scheduled_for) == ("blocked", schedule["schedule_id"], None)
+    async with database.write() as session:
+        await session.execute(update(Run).where(Run.id == under_way).values(state="succeeded"))
+    async with database.write() as session:
+        assert await release_blocked(session) == 1
+    assert (await run_row(database, new)).state == "queued"
 
 
 @pytest.mark.parametrize("state", UNFINISHED)
