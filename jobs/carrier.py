@@ -12,7 +12,6 @@ from arq.connections import ArqRedis, create_pool
 from arq.cron import cron
 from arq.worker import Worker as ArqWorker
 from arq.worker import func
-from redis.exceptions import RedisError
 
 from jobs.perform import FUNCTION, message_id, perform, to_message
 from jobs.queue import QUEUE_NAME, deserialize, redis_settings, serialize
@@ -21,7 +20,7 @@ from jobs.send_emails import send_emails
 from jobs.send_reminders import send_reminders
 from jobs.work import Work
 from scheduler.logs import get_logger
-from scheduler.redis_client import redis_client
+from scheduler.redis_client import REDIS_AWAY, redis_client
 from scheduler.runs.dispatch import Dispatched
 from scheduler.runs.wake import CHANNEL
 from scheduler.settings import Settings
@@ -66,7 +65,7 @@ class Carrier:
         try:
             async with asyncio.timeout(PATIENCE_S):
                 await pool.enqueue_job(FUNCTION, to_message(dispatched), _job_id=message_id(dispatched))
-        except (RedisError, OSError, TimeoutError) as error:
+        except REDIS_AWAY as error:
             log.warning("dispatch.not_carried", runs=len(dispatched), error=f"{type(error).__name__}: {error}"[:200])
             return False
         return True
@@ -88,7 +87,7 @@ class Carrier:
                 log.info("worker.queue_connected", worker=self._work.name, queue=name)
                 connected_before = True
                 await arq.async_run()
-            except (RedisError, OSError, TimeoutError) as error:
+            except REDIS_AWAY as error:
                 if connected_before:
                     log.warning("worker.queue_away", queue=name, error=f"{type(error).__name__}: {error}")
                 connected_before = False
@@ -112,7 +111,7 @@ class Carrier:
                     while True:
                         if await channel.get_message(ignore_subscribe_messages=True, timeout=30) is not None:
                             woken()
-            except (RedisError, OSError, TimeoutError):
+            except REDIS_AWAY:
                 pass  # what was not heard is found at the next tick
             finally:
                 with suppress(Exception):

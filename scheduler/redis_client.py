@@ -7,8 +7,12 @@ from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import RedisError
 
 SENTINEL_PORT = 26379
+
+REDIS_AWAY = (RedisError, OSError, TimeoutError, RuntimeError)
+"""What a call raises while Redis is away. RuntimeError: uvloop's, for a connection that was closed in that moment."""
 
 
 class SentinelAddress(NamedTuple):

@@ -71,7 +71,7 @@ async def _play(plan: Plan, stage: Stage, engine: Engine, sink: SinkProcess, rec
             producer.kill()
             producer.wait(10)
     await asyncio.to_thread(load.pause_schedules, engine)
-    left = await _settle(engine, plan, until=over_at + plan.settle_s)
+    left = await _settle(engine, stage, until=over_at + plan.settle_s)
     settled_at = time.monotonic()
     if left:
         await asyncio.to_thread(autopsy.keep_server, engine, stage.folder / "database-before-stop.txt")
@@ -125,12 +125,12 @@ async def _end_of_producer(producer: subprocess.Popen[bytes], stage: Stage) -> N
         stage.violations.append(f"the producer ended with status {producer.returncode}; see producer.log")
 
 
-async def _settle(engine: Engine, plan: Plan, *, until: float) -> Counter[str]:
+async def _settle(engine: Engine, stage: Stage, *, until: float) -> Counter[str]:
     """Wait until everything is at its end; returns what is not, in time or because nothing moves any more."""
     least, moved_at = float("inf"), time.monotonic()
     while True:
-        left = await asyncio.to_thread(unsettled, engine)
-        if not left or time.monotonic() > until or time.monotonic() - moved_at > plan.stall_s:
+        left = await asyncio.to_thread(unsettled, engine, stage)
+        if not left or time.monotonic() > until or time.monotonic() - moved_at > stage.plan.stall_s:
             return left
         if left.total() < least:
             least, moved_at = left.total(), time.monotonic()

@@ -30,8 +30,10 @@ _MAY_END: dict[str, frozenset[str]] = {
 """The final states of each kind; of all others only `succeeded`."""
 
 
-def unsettled(engine: Engine) -> Counter[str]:
-    """What is not at its end yet, by table and state; empty once everything is."""
+def unsettled(engine: Engine, stage: Stage) -> Counter[str]:
+    """What is not at its end yet, by table and state, and the dead workers that are still on record; empty once
+    everything is."""
+    living = {str(worker.process.pid) for worker in stage.slots if worker.is_alive}
     with engine.connect() as connection:
         left: Counter[str] = Counter()
         for table, final in (
@@ -42,7 +44,10 @@ def unsettled(engine: Engine) -> Counter[str]:
             for state in connection.execute(select(table.__table__.c.state)).scalars():
                 if (state in _UNFINISHED) if final is None else (state not in final):
                     left[f"{table.__tablename__} {state}"] += 1
-    return left
+        # host:process:number; an isolated child has its parent's process.
+        names = connection.execute(select(Worker.name)).scalars()
+        left["worker dead"] = sum(name.split(":")[1] not in living for name in names)
+    return +left
 
 
 def judge(engine: Engine, stage: Stage, arrivals: Sequence[Arrival], answered: Counter[str]) -> Verdict:
