@@ -11,7 +11,7 @@ ARGS ?=
 PYTHON ?=
 export PYTHON
 
-.PHONY: help run test lint format types imports lock bench chaos clean
+.PHONY: help run test lint format types imports audit lock bench chaos clean
 .DEFAULT_GOAL := help
 
 help: ## what can be made
@@ -43,6 +43,10 @@ types: ## mypy
 imports: ## the import contract: web | jobs -> scheduler -> models
 	@setup/environment dev
 	@$(BIN)/lint-imports
+
+audit: ## bandit over our code, pip-audit over what is locked (says so where there is no network)
+	@setup/environment dev
+	@$(BIN)/python .ci/audit.py
 
 lock: ## write the lock files afresh from pyproject.toml and setup/uv.in
 	@setup/environment run

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -165,7 +165,7 @@ def list_() -> None:
 @_email_option
 @_password_option
 def reset_password(email: str, password_stdin: bool) -> None:
-    """Set a new password for any account and end its sessions."""
+    """Set a new password for any account and end its sessions; the person is told by e-mail."""
     settings = _settings()
     password = _password(password_stdin)
     from scheduler.accounts import administration
@@ -173,7 +173,23 @@ def reset_password(email: str, password_stdin: bool) -> None:
     from scheduler.clock import now
 
     async def work(database: Database) -> None:
-        await administration.reset_password(database, email=email, password=password, passwords=Passwords(), now=now())
+        await administration.reset_password(
+            database, email=email, password=password, settings=settings, passwords=Passwords(), now=now()
+        )
+
+    _with_database(settings, work)
+
+
+@admin.command("disable-2fa")
+@_email_option
+def disable_2fa(email: str) -> None:
+    """Turn two-factor sign-in off for any account whose owner has lost the codes; they are told by e-mail."""
+    settings = _settings()
+    from scheduler.accounts.two_factor import disable_for
+    from scheduler.clock import now
+
+    async def work(database: Database) -> None:
+        await disable_for(database, email=email, settings=settings, now=now())
 
     _with_database(settings, work)
 
@@ -265,13 +281,22 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _with_database(settings: Settings, work: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
+    from scheduler.accounts.revocation import OwnRevocations
     from scheduler.database import Database
+    from scheduler.logs import configure_logging, records
+
+    # Standard output is for what was asked for. What is kept of an event goes to the database, as everywhere.
+    configure_logging(settings.model_copy(update={"log_level": "error"}), stream=sys.stderr)
 
     async def run() -> None:
         database = Database(settings.database_url)
+        revocations = OwnRevocations(database, settings)
         try:
             await work(database)
         finally:
+            await revocations.close()
+            with suppress(Exception):  # it is done, or has failed for a reason that is told
+                await records.flush(database)
             await database.dispose()
 
     _run(run())

@@ -1,7 +1,7 @@
 """Measures Punctual against its promises and its peers.
 
-    python -m bench [--only throughput,lateness,scan,runs,history] [--rounds 3] [--reminders 20000] [--people 500]
-                    [--runs 20000] [--history-rows 10000000]
+    python -m bench [--only throughput,lateness,scan,runs,history,sign_in] [--rounds 3] [--reminders 20000]
+                    [--people 500] [--runs 20000] [--history-rows 10000000] [--tries 200]
 
 Starts what it needs (MariaDB with a sync at each commit, Redis, an SMTP sink) and ends it again. Prints
 tables and writes them as JSON to bench/results/. Nothing else should run meanwhile; only ratios carry over
@@ -11,6 +11,7 @@ to other machines.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -21,16 +22,17 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from bench import competitors, history, lateness, noop_peers, runs, scan, service, sink_load
+from bench import competitors, history, lateness, noop_peers, runs, scan, service, sign_in, sink_load
 from bench.measure import BenchError, Rate, median, quantile
 from bench.sink import ROOT
 from bench.surroundings import Surroundings, surroundings
 
-PARTS = ("throughput", "lateness", "scan", "runs", "history")
+PARTS = ("throughput", "lateness", "scan", "runs", "history", "sign_in")
 SMALL, LARGE = 100_000, 5_000_000
 SHORT_HISTORY, LONG_HISTORY, EXPIRED = 10_000, 10_000_000, 100_000
 HISTORY_ROUNDS = 40
 """Each question takes some milliseconds."""
+SIGN_INS_AT_ONCE = 50
 SINGLE_ROUNDS = 10
 SINGLE_RUNS = 200
 CONCURRENCY = 1000
@@ -185,6 +187,54 @@ def history_part(on: Surroundings, options: argparse.Namespace) -> dict[str, Any
     return {"seconds": found, "ratios": ratios, "cleanup": asdict(cleaned)}
 
 
+def sign_in_part(on: Surroundings, options: argparse.Namespace) -> dict[str, Any]:
+    """Sign-ins a second and what others notice of them; what it costs to know who asks; what the time tells."""
+    addresses = sign_in.add_accounts(on, options.tries)
+    with sign_in.web_process(on) as base:
+        load = asyncio.run(
+            sign_in.meanwhile(
+                base, addresses, at_once=SIGN_INS_AT_ONCE, rounds=options.rounds, seconds=options.sign_in_seconds
+            )
+        )
+        cost = asyncio.run(sign_in.authentication_cost(on, base, addresses[0], times=1000))
+        told = {
+            path: asyncio.run(
+                sign_in.enumeration(base, addresses, path=path, with_password=with_password, status=status)
+            )
+            for path, with_password, status in (
+                ("/auth/login", True, 401),
+                ("/auth/forgot-password", False, 202),
+            )
+        }
+    ratio = sign_in.p99(load.busy) / sign_in.p99(load.idle)
+    say(f"\nsign-ins, {SIGN_INS_AT_ONCE} at once: {load.alone_per_second:.0f}/s with one web process")
+    say(f"ordinary requests of one person, in {options.rounds} rounds of each in turn, milliseconds")
+    say(f"  {'':34}{'requests':>9}{'p50':>9}{'p99':>9}")
+    for name, took in (("nobody signs in", load.idle), (f"{SIGN_INS_AT_ONCE} sign in at once", load.busy)):
+        say(f"  {name:34}{len(took):>9,}{quantile(took, 0.5) * 1000:>9.1f}{sign_in.p99(took):>9.1f}")
+    say(f"  meanwhile {median(load.sign_ins_per_second):.0f} sign-ins/s")
+    say(f"  ratio of the p99s {ratio:.2f} (wanted: below 3)")
+    say("\nto know who is asking, microseconds, medians of 1,000")
+    say(f"  a signature {cost.signature:.0f}, remembered {cost.signature_remembered:.1f}")
+    say(f"  the trip to Redis, which counts the request too, {cost.trip_to_redis:.0f}")
+    say(f"  all of it: remembered {cost.remembered:.0f}, with a read of the tables {cost.read:.0f}")
+    say(f"\nwhat the time of an answer tells of who has an account, {options.tries} tries each, milliseconds")
+    say(f"  {'':34}{'known':>9}{'unknown':>9}{'differ':>9}{'by chance':>11}")
+    for path, found in told.items():
+        known, unknown = median(found.known) * 1000, median(found.unknown) * 1000
+        say(f"  {path:34}{known:>9.2f}{unknown:>9.2f}{found.difference * 1000:>9.2f}{found.chance:>11.2f}")
+    say("  wanted: no difference that chance would not make once in a hundred times or more often")
+    return {
+        "alone_per_second": load.alone_per_second,
+        "p99_idle_ms": sign_in.p99(load.idle),
+        "p99_busy_ms": sign_in.p99(load.busy),
+        "ratio": ratio,
+        "sign_ins_per_second": load.sign_ins_per_second,
+        "authentication_us": asdict(cost),
+        "enumeration": {path: {**asdict(found), "difference": found.difference} for path, found in told.items()},
+    }
+
+
 def main() -> int:
     """The command line. Exit status 1 if something that was measured did not do its work."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.split("\n")[0] if __doc__ else "")
@@ -199,6 +249,8 @@ def main() -> int:
     parser.add_argument("--history-small", type=int, default=SHORT_HISTORY, help="runs")
     parser.add_argument("--history-rows", type=int, default=LONG_HISTORY, help="runs")
     parser.add_argument("--history-expired", type=int, default=EXPIRED, help="runs, and as many log records")
+    parser.add_argument("--tries", type=int, default=200, help="of each kind, at guessing who has an account")
+    parser.add_argument("--sign-in-seconds", type=float, default=5.0, help="of a round")
     options = parser.parse_args()
     wanted = options.only.split(",")
     if unknown := set(wanted) - set(PARTS):
@@ -209,6 +261,7 @@ def main() -> int:
         "scan": scan_part,
         "runs": runs_part,
         "history": history_part,
+        "sign_in": sign_in_part,
     }
     results: dict[str, Any] = {
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from jobs.work import Work
 from scheduler.cleanup.clean import clean_up
+from scheduler.cleanup.files import clean_files
 from scheduler.clock import now
 from scheduler.runs.running import RunningJob
 
@@ -13,4 +14,5 @@ from scheduler.runs.running import RunningJob
 async def cleanup(work: Work, run: RunningJob) -> dict[str, int]:
     """A firing, or a run that somebody asked for."""
     retention = timedelta(days=work.settings.retention_days)
-    return await clean_up(work.database, run=run, now=now(), retention=retention)
+    rows = await clean_up(work.database, run=run, now=now(), retention=retention)
+    return {**rows, **await clean_files(work.database, work.storage, now=now())}

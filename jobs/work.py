@@ -27,6 +27,7 @@ from scheduler.runs.running import RunningJob
 from scheduler.runs.settle import Settler
 from scheduler.schedules.system import TickGate
 from scheduler.settings import Settings
+from scheduler.storage import Storage
 
 Performer = Callable[["Work", RunningJob], Awaitable[dict[str, Any] | None]]
 
@@ -51,6 +52,7 @@ class Work:
         self.stopping = asyncio.Event()
         self.gate = TickGate()
         self.http = HttpRequests(settings)
+        self.storage = Storage(settings.storage_url, settings.data_dir)
         self.settler = Settler(database)
         self.executor = Executor(
             database,
@@ -89,6 +91,7 @@ class Work:
     async def close(self) -> None:
         """Close what only this process's work uses."""
         await self.http.close()
+        self.storage.close()
 
     async def perform_send_reminders(self, run: RunningJob | None = None) -> dict[str, int] | None:
         """Fire what is due; `run`: because somebody asked for it."""

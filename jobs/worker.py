@@ -19,6 +19,7 @@ from jobs.performers import PERFORMERS
 from jobs.watchdog import watchdog
 from jobs.work import Performer, Work
 from models.run import RunState
+from scheduler.accounts.revocation import OwnRevocations
 from scheduler.clock import now
 from scheduler.database import Database, is_unavailable
 from scheduler.logs import get_logger, records, store_records
@@ -54,6 +55,7 @@ async def run(
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
     database = Database(settings.database_url, pool_size=8)
+    revocations = OwnRevocations(database, settings)
     # Beats have a connection of their own: a busy pool must not make a living worker look dead.
     beats = Database(settings.database_url, pool_size=1)
     transport = open_transport(settings.mail_url, data_dir=settings.data_dir)
@@ -99,6 +101,7 @@ async def run(
                 await transport.close()
                 await beats.dispose()
                 await database.dispose()
+                await revocations.close()
         log.info("worker.stopped", worker=work.name)
 
 

@@ -32,6 +32,7 @@ class Email(Base):
         Index(None, "sent_at"),
         Index(None, "created_at"),
         Index(None, "state", "created_at"),
+        Index(None, "user_id"),
     )
 
     id: Mapped[UUID] = mapped_column(Id, primary_key=True)

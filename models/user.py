@@ -29,7 +29,7 @@ class User(Base):
     """A person with an account. `email` is stored trimmed and in lower case: it is compared without case."""
 
     __tablename__ = "user"
-    __table_args__ = table_arguments(Index(None, "name_folded"), Index(None, "deletion_requested_at"))
+    __table_args__ = table_arguments(Index(None, "status", "name_folded"), Index(None, "deletion_requested_at"))
 
     id: Mapped[UUID] = mapped_column(Id, primary_key=True)
     email: Mapped[str] = mapped_column(String(254), unique=True)
@@ -56,3 +56,5 @@ class User(Base):
     totp_last_step: Mapped[int | None] = mapped_column(BigInteger)
     """The time step (RFC 6238, 4.2) of the last code taken: a code of this step or before works no more."""
     deletion_requested_at: Mapped[datetime | None] = mapped_column(Instant)
+    """Also while an administrator has deactivated the account since: it goes all the same. Of an erased one: since when
+    it is, until all that it left behind is gone."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import Any, TypeVar, cast
+from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import CursorResult, Result, event, make_url
@@ -32,6 +33,8 @@ AFTER_COMMIT = "after_commit"
 """In `session.info`: a list of functions to call once the transaction is committed; a rollback forgets them."""
 WAKE_WORKERS = "wake_workers"
 """In `session.info`: set by whatever leaves runs to dispatch."""
+REVOKED = "revoked_users"
+"""In `session.info`: the ids of those whose requests are judged otherwise from the commit on."""
 SQLITE_BUSY_S = 8
 _DEADLOCK_OR_LOCK_WAIT = {1205, 1213}
 
@@ -50,6 +53,9 @@ class Database:
         self.engine = _mysql_engine(url, pool_size) if self.is_mysql else _sqlite_engine(url, pool_size)
         self.wake_workers: Callable[[], None] | None = None
         """Called after each commit that leaves runs to dispatch; the process's door sets it. Must not block."""
+        self.tell_revoked: Callable[[Collection[UUID]], Awaitable[None]] | None = None
+        """Waited for after each commit by which what is remembered of people's sign-ins is void; the process's door
+        sets it. Must not raise."""
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
@@ -70,6 +76,7 @@ class Database:
     @asynccontextmanager
     async def _transaction(self, begin: str) -> AsyncIterator[AsyncSession]:
         limit = asyncio.timeout(TRANSACTION_TIMEOUT_S)
+        revoked: Collection[UUID] = ()
         try:
             # A server's own time-outs are no help when the network has swallowed the connection.
             async with limit, self._turn(begin), self.engine.connect() as connection:
@@ -80,6 +87,8 @@ class Database:
                     session.begin(),
                 ):
                     yield session
+                    # From here on it may be committed, whatever we hear of it.
+                    revoked = session.info.get(REVOKED, ())
                 self._committed(session)
         except TimeoutError:
             # The others of the pool may be as dead as this one, and each would cost as long to find out.
@@ -87,6 +96,10 @@ class Database:
             if limit.expired():
                 raise DatabaseTimeout() from None
             raise
+        finally:
+            # Neither the connection nor the turn to write is held meanwhile.
+            if revoked and self.tell_revoked is not None:
+                await self.tell_revoked(revoked)
 
     def _turn(self, begin: str) -> AbstractAsyncContextManager[None]:
         """To write to a SQLite file: one at a time in a process.
@@ -118,7 +131,7 @@ class Database:
             except DBAPIError as error:
                 if not is_retryable(error) or attempt == RETRIES - 1:
                     raise
-            await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))
+            await asyncio.sleep(random.uniform(0, 0.05 * 2**attempt))  # nosec B311
         raise AssertionError("unreachable")
 
     async def dispose(self) -> None:

@@ -13,7 +13,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from sqlalchemy import make_url, text
 
 from scheduler import schema
+from scheduler.accounts.two_factor import count_secrets
 from scheduler.database import Database
+from scheduler.encryption import Encryption
 from scheduler.mail.transport import MailError, open_transport
 from scheduler.processes.embedded_redis import running_socket
 from scheduler.processes.folder_lock import holder
@@ -21,6 +23,8 @@ from scheduler.processes.redis_program import OLDEST_VERSION, RedisStartError, f
 from scheduler.processes.start_errors import one_line
 from scheduler.redis_client import redis_client
 from scheduler.settings import Settings
+from scheduler.sms.gateway import SmsFailed, open_gateway
+from scheduler.storage import Storage, StorageAway
 
 CLOCK_TOLERANCE_SECONDS = 2.0
 """How far the database's clock and ours may stand apart: a reminder may be a second late, not more."""
@@ -44,6 +48,9 @@ async def examine(settings: Settings, *, say: Say) -> bool:
         ("schema", _check_schema),
         ("redis", _check_redis),
         ("mail", _check_mail),
+        ("storage", _check_storage),
+        ("sms", _check_sms),
+        ("keys", _check_keys),
         ("clock", _check_clock),
         ("time zones", _check_time_zones),
     ]
@@ -162,6 +169,53 @@ async def _check_mail(settings: Settings) -> str:
         raise _Wrong(f"PUNCTUAL_MAIL_URL: {transport.description}: {error}") from None
     finally:
         await transport.close()
+
+
+async def _check_sms(settings: Settings) -> str:
+    gateway = open_gateway(settings)
+    if gateway is None:
+        return "none is set, so telephone numbers can't be confirmed"
+    try:
+        await gateway.check(settings=settings)
+    except SmsFailed as error:
+        raise _Wrong(f"PUNCTUAL_SMS_URL: {error}") from None
+    return f"{gateway.host}, {'without' if gateway.is_plain else 'over'} TLS"
+
+
+async def _check_keys(settings: Settings) -> str:
+    """Whether every secret of two-factor sign-in can be read, and when an old key may go."""
+    if not _is_mysql(settings):
+        _need_file(settings)
+    database = Database(settings.database_url)
+    try:
+        async with database.read() as session:
+            found = await count_secrets(session, encryption=Encryption(settings.secret_keys))
+    finally:
+        await database.dispose()
+    if found.unreadable:
+        raise _Wrong(
+            f"PUNCTUAL_SECRET_KEY: {found.unreadable} of {found.all} secrets of two-factor sign-in are encrypted with "
+            "a key that is not in the list; put it back, at the end"
+        )
+    if found.outdated:
+        return (
+            f"{found.all} secrets of two-factor sign-in, {found.outdated} of them encrypted with an older key: keep it "
+            "until their owners have signed in"
+        )
+    return f"{found.all} secrets of two-factor sign-in, all encrypted with the newest key"
+
+
+async def _check_storage(settings: Settings) -> str:
+    began = time.perf_counter()
+    storage = Storage(settings.storage_url, settings.data_dir)
+    try:
+        await storage.check()
+    except StorageAway as error:
+        reason = str(error.__cause__ or error).partition("\n")[0]
+        raise _Wrong(f"PUNCTUAL_STORAGE_URL: {storage.description}: {reason}") from None
+    finally:
+        storage.close()
+    return f"{storage.description}, {_elapsed(began)}"
 
 
 async def _check_clock(settings: Settings) -> str:

@@ -39,6 +39,12 @@ class Invalid(PunctualError):
         self.errors = errors
 
 
+class UnsupportedMediaType(PunctualError):
+    """This is not a kind of file that is taken here; send one that is."""
+
+    code = "unsupported_media_type"
+
+
 class InvalidToken(PunctualError):
     """This link is wrong, was used already or is too old; ask for a new one."""
 
@@ -67,6 +73,16 @@ class Conflict(PunctualError):
     """This does not go together with the present state; read it again, then decide."""
 
     code = "conflict"
+
+
+class TooMany(PunctualError):
+    """That was asked for too often; wait, then ask again."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str | None = None, *, retry_after_s: int, code: str | None = None) -> None:
+        super().__init__(message, code=code)
+        self.retry_after_s = retry_after_s
 
 
 class PreconditionFailed(PunctualError):

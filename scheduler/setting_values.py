@@ -39,12 +39,14 @@ def check_redis_url(text: str) -> None:
 
 
 def check_sms_url(text: str) -> None:
-    """`twilio://sid:token@host/from`."""
+    """`twilio://sid:token@host/from`; with `?tls=off` for a gateway in one's own network."""
     parts = _parts(text)
     sender = unquote(parts.path.removeprefix("/"))
     whole = parts.username and parts.password and parts.hostname and _SMS_SENDER.fullmatch(sender)
-    if parts.scheme != "twilio" or not whole or parts.query or parts.fragment:
+    if parts.scheme != "twilio" or not whole or parts.fragment:
         raise ValueError("must be like twilio://sid:token@host/from")
+    if parts.query not in ("", "tls=on", "tls=off"):
+        raise ValueError("takes the option tls, which is on or off, and no others")
     _check_port(parts)
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from scheduler import setting_values
+from scheduler.rate_limits import rule as rate_limits
 from scheduler.runs.jobs import QUEUES
 
 PREFIX = "PUNCTUAL_"
@@ -118,9 +119,7 @@ class Settings(BaseSettings):
     @field_validator("rate_limit_user", "rate_limit_password")
     @classmethod
     def _rate(cls, value: str) -> str:
-        count, _, unit = value.partition("/")
-        if value != "off" and not (count.isdigit() and int(count) > 0 and unit in ("s", "min", "h")):
-            raise ValueError("must be like 600/min, 10/s or off")
+        rate_limits.parse(value)
         return value
 
     @field_validator("redis_url")

@@ -4,6 +4,7 @@
     settings, database    what the service builds from that stack
     empty_database_url    a database without a schema on that stack, for tests of the migrations
     mariadb, redis_server the session's servers by themselves
+    s3_server             a server that speaks S3, with an empty bucket
 
 Everything is made when it is first asked for. The schema is migrated once a session and handed to each test
 afresh; Redis is emptied between tests. Where there is no mariadbd, the MariaDB half is skipped with one loud
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.s3_server import NO_S3, S3Server, has_s3
 from tests.servers import MariaDBServer, RedisServer, find_mariadb
 from tests.template import MariaDBTemplate
 
@@ -111,6 +113,25 @@ def redis_server(_redis_server: RedisServer) -> RedisServer:
     return _redis_server
 
 
+@pytest.fixture(scope="session")
+def _s3_server() -> Iterator[S3Server]:
+    with S3Server() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """The session's server that speaks S3, running, with an empty bucket."""
+    if not has_s3():
+        if os.environ.get("CI", "").lower() == "true":
+            pytest.fail(f"{NO_S3}, and CI=true", pytrace=False)
+        pytest.skip(NO_S3)
+    server: S3Server = request.getfixturevalue("_s3_server")
+    server.ensure_running()
+    server.empty()
+    return server
+
+
 # -- stacks --------------------------------------------------------------------------------------------------
 
 
@@ -137,6 +158,9 @@ class Stack:
             "database_url": self.database_url.replace("+aiomysql", "").replace("+aiosqlite", ""),
             "redis_url": self.redis_url,
             "data_dir": self.data_dir,
+            # All tests come from one address, and sign in much; those of the limits set their own.
+            "rate_limit_password": "off",
+            "rate_limit_user": "100000/min",
         }
         return environment | {f"PUNCTUAL_{key.upper()}": str(value) for key, value in (mine | settings).items()}
 

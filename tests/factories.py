@@ -13,8 +13,9 @@ from uuid import UUID
 
 from sqlalchemy import NullPool, create_engine, insert, make_url
 
-from models import Base, Reminder, Task, TaskAssignee, User
+from models import Base, Reminder, Task, TaskAssignee, TaskShare, User
 from scheduler.access import Actor, Role
+from scheduler.accounts.names import folded
 from scheduler.database import Database
 from scheduler.identifiers import new_id
 from scheduler.reminders.rows import ReminderSpec
@@ -53,7 +54,7 @@ def actor(user: dict[str, Any]) -> Actor:
 
 def user_row(name: str, *, at: datetime = NOW, **columns: Any) -> dict[str, Any]:
     """A person `name`@example.com who is active, verified, and can't sign in (no password)."""
-    return {
+    row: dict[str, Any] = {
         "id": new_id(),
         "email": f"{name.lower()}@example.com",
         "name": name.capitalize(),
@@ -69,6 +70,7 @@ def user_row(name: str, *, at: datetime = NOW, **columns: Any) -> dict[str, Any]
         "created_at": at,
         "updated_at": at,
     } | columns
+    return {"name_folded": folded(row["name"])} | row
 
 
 def task_row(creator_id: UUID, *, at: datetime = NOW, **columns: Any) -> dict[str, Any]:
@@ -90,6 +92,16 @@ def task_row(creator_id: UUID, *, at: datetime = NOW, **columns: Any) -> dict[st
         "deleted_at": None,
         "version": 1,
     } | columns
+
+
+def assignee_row(task_id: UUID, user_id: UUID, *, at: datetime = NOW) -> dict[str, Any]:
+    """A task assigned to somebody."""
+    return {"task_id": task_id, "user_id": user_id, "assigned_at": at}
+
+
+def share_row(task_id: UUID, user_id: UUID, permission: str, *, at: datetime = NOW) -> dict[str, Any]:
+    """A task shared with somebody, to `view` or to `edit`."""
+    return {"task_id": task_id, "user_id": user_id, "permission": permission, "shared_at": at}
 
 
 def reminder_row(task_id: UUID, user_id: UUID, fire_at: datetime, **columns: Any) -> dict[str, Any]:
@@ -190,14 +202,24 @@ async def add_person(database: Database, name: str, **columns: Any) -> Actor:
     return actor(row)
 
 
-async def add_task(database: Database, creator: Actor, *, assignees: Iterable[Actor] = (), **columns: Any) -> UUID:
-    """A task by `creator`, assigned to `assignees`; returns its id."""
+async def add_task(
+    database: Database,
+    creator: Actor,
+    *,
+    assignees: Iterable[Actor] = (),
+    shared_with: Iterable[tuple[Actor, str]] = (),
+    **columns: Any,
+) -> UUID:
+    """A task by `creator`, assigned to `assignees`, shared with people for a permission each; returns its id."""
     row = task_row(creator.user_id, **columns)
-    assigned = [{"task_id": row["id"], "user_id": each.user_id, "assigned_at": row["created_at"]} for each in assignees]
+    assigned = [assignee_row(row["id"], each.user_id) for each in assignees]
+    shared = [share_row(row["id"], each.user_id, permission) for each, permission in shared_with]
     async with database.write() as session:
         await session.execute(insert(Task), [row])
         if assigned:
             await session.execute(insert(TaskAssignee), assigned)
+        if shared:
+            await session.execute(insert(TaskShare), shared)
     return UUID(str(row["id"]))
 
 

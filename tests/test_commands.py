@@ -13,10 +13,13 @@ import uuid
 from pathlib import Path
 
 import pytest
+from sqlalchemy import NullPool, create_engine, insert, make_url, select
 
+from models import Email, LogRecord, RecoveryCode, User
 from scheduler.doctor import masked
 from scheduler.settings import Settings
 from tests.conftest import Stack
+from tests.factories import NOW, user_row
 from tests.process_tree.running import PROJECT, Tree, wait_until
 from tests.processes import free_port
 
@@ -99,6 +102,30 @@ def test_admin_create_prints_the_id_and_the_admin_is_listed(stack: Stack, tmp_pa
     assert "root@example.com" in listed.lower()
 
 
+def test_admin_disable_2fa(stack: Stack, tmp_path: Path) -> None:
+    """Of any account; its owner is told by e-mail."""
+    url = make_url(stack.database_url)
+    engine = create_engine(url.set(drivername="mysql+pymysql" if stack.mariadb else "sqlite"), poolclass=NullPool)
+    ann = user_row("ann", totp_secret="encrypted", totp_enabled_at=NOW, totp_last_step=1)
+    with engine.begin() as connection:
+        connection.execute(insert(User.__table__), ann)
+        connection.execute(insert(RecoveryCode.__table__), {"user_id": ann["id"], "digest": b"d" * 32})
+
+    def disable(email: str) -> subprocess.CompletedProcess[str]:
+        return punctual("admin", "disable-2fa", "--email", email, environment=stack.environment(), folder=tmp_path)
+
+    done = disable("Ann@example.com")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    with engine.begin() as connection:
+        stored = connection.execute(select(User.__table__)).one()
+        assert (stored.totp_secret, stored.totp_enabled_at, stored.totp_last_step) == (None, None, None)
+        assert connection.execute(select(RecoveryCode.__table__)).first() is None
+        assert connection.execute(select(Email.__table__.c.recipient)).scalar_one() == "ann@example.com"
+        logged = connection.execute(select(LogRecord.__table__)).one()
+        assert (logged.event, logged.user_id) == ("security.two_factor_disabled", ann["id"])
+    assert_one_line(disable("ann@example.com"), "ann@example.com", "not on")
+
+
 def test_mistakes_with_admins_are_one_line_each(tmp_path: Path) -> None:
     environment = plain_environment(tmp_path)
     assert punctual("migrate", environment=environment, folder=tmp_path).returncode == 0
@@ -143,7 +170,17 @@ def test_the_doctor_finds_all_well_and_keeps_secrets(stack: Stack, tmp_path: Pat
     environment = stack.environment(metrics_token="very-secret-token", secret_key="k" * 40)
     done = punctual("doctor", environment=environment, folder=tmp_path)
     assert done.returncode == 0, done.stdout
-    for name in ("database", "schema", "redis", "mail", "clock", "time zones", "PUNCTUAL_PORT = 8080"):
+    for name in (
+        "database",
+        "schema",
+        "redis",
+        "mail",
+        "storage",
+        "keys",
+        "clock",
+        "time zones",
+        "PUNCTUAL_PORT = 8080",
+    ):
         assert re.search(rf"^ok +{name}", done.stdout, re.MULTILINE), (name, done.stdout)
     assert "very-secret-token" not in done.stdout
     assert "kkkk" not in done.stdout
@@ -157,11 +194,12 @@ def test_the_doctor_says_what_is_wrong(tmp_path: Path) -> None:
         tmp_path,
         redis_url="redis://:hidden@127.0.0.1:1/0",
         mail_url="smtp://127.0.0.1:1",
+        storage_url="s3://someone:hidden@bucket?endpoint=http://127.0.0.1:1",
         database_url="mysql://someone:hidden@127.0.0.1:1/punctual",
     )
     done = punctual("doctor", environment=environment, folder=tmp_path)
     assert done.returncode == 1
-    for name in ("database", "schema", "redis", "mail", "clock"):
+    for name in ("database", "schema", "redis", "mail", "storage", "keys", "clock"):
         assert re.search(rf"^WRONG +{name}", done.stdout, re.MULTILINE), (name, done.stdout)
     assert "Traceback" not in done.stdout + done.stderr
     assert "hidden" not in done.stdout

@@ -14,30 +14,45 @@ from redis.asyncio import Redis
 
 from scheduler import schema
 from scheduler.accounts.access_tokens import AccessTokens
+from scheduler.accounts.authentication import Authentication
 from scheduler.accounts.passwords import Passwords
+from scheduler.accounts.pictures import Pictures
+from scheduler.accounts.revocation import Revocations
 from scheduler.database import Database
+from scheduler.encryption import Encryption
 from scheduler.links import Links
 from scheduler.logs import store_records
 from scheduler.metrics.counters import store_metrics
 from scheduler.metrics.process import ProcessMetrics
+from scheduler.rate_limits.rule import Limits, parse
+from scheduler.rate_limits.shared import RateLimits
 from scheduler.redis_client import redis_client
 from scheduler.runs.wake import wake_workers
 from scheduler.settings import Settings
+from scheduler.storage import Storage
 from web.handlers import ROUTE_TABLES, act, documentation
 from web.keys import (
     ACCESS_TOKENS,
+    AUTHENTICATION,
     DATABASE,
     DOCUMENT,
+    ENCRYPTION,
+    LIMITS,
     LINKS,
     PASSWORDS,
+    PICTURES,
     PROCESS_METRICS,
+    RATE_LIMITS,
     REDIS,
     SCHEMA_HEAD,
     SETTINGS,
+    STORAGE,
 )
 from web.middlewares.authentication import authentication
 from web.middlewares.cors import cors
 from web.middlewares.errors import errors
+from web.middlewares.idempotency import idempotency, kept_answer
+from web.middlewares.rate_limit import add_rate_limit_headers, rate_limit
 from web.middlewares.request_id import request_id
 from web.middlewares.security_headers import security_headers
 from web.middlewares.transaction import transaction
@@ -47,6 +62,8 @@ from web.parsing import MAXIMUM_BODY
 from web.routing import add_routes
 
 REDIS_TIMEOUT_S = 2
+LAST_WORD_S = 1
+"""For words of revocation that are still under way when the process ends."""
 MOST_WAKING = 50
 """Words to the workers under way at once: while Redis hangs each takes half a second, and any one of them will do."""
 
@@ -62,11 +79,25 @@ def make_app(settings: Settings, database: Database | None = None, redis: Redis 
     to close."""
     app = web.Application(
         # A request passes these from the first to the last.
-        middlewares=[request_id, security_headers, cors, errors, authentication, validation, transaction],
+        middlewares=[
+            request_id,
+            security_headers,
+            cors,
+            errors,
+            rate_limit,
+            authentication,
+            idempotency,
+            validation,
+            transaction,
+            kept_answer,
+        ],
         client_max_size=MAXIMUM_BODY,
     )
     app[SETTINGS] = settings
     app[ACCESS_TOKENS] = AccessTokens(settings.secret_keys)
+    app[ENCRYPTION] = Encryption(settings.secret_keys)
+    app[LIMITS] = Limits(user=parse(settings.rate_limit_user), password=parse(settings.rate_limit_password))
+    app.on_response_prepare.append(add_rate_limit_headers)
     app[LINKS] = Links(settings.secret_keys, public_url=settings.public_url)
     app[DOCUMENT] = orjson.dumps(openapi_document())
     if database is not None:
@@ -77,10 +108,13 @@ def make_app(settings: Settings, database: Database | None = None, redis: Redis 
         app[REDIS] = redis
     else:
         app.cleanup_ctx.append(_redis)
+    app.cleanup_ctx.append(_admitting)
     app.cleanup_ctx.append(_measuring)
     app.cleanup_ctx.append(_storing_records)
     app.cleanup_ctx.append(_waking)
     app.cleanup_ctx.append(_passwords)
+    app.cleanup_ctx.append(_pictures)
+    app.cleanup_ctx.append(_storage)
     app.cleanup_ctx.append(_schema_head)
     for table in ROUTE_TABLES:
         add_routes(app, table.routes)
@@ -112,6 +146,21 @@ async def _redis(app: web.Application) -> AsyncIterator[None]:
     yield
     if client is not None:
         await client.aclose()
+
+
+async def _admitting(app: web.Application) -> AsyncIterator[None]:
+    """Who is let in, and how often; and the word to all web processes when that is to change."""
+    database = app[DATABASE]
+    app[RATE_LIMITS] = RateLimits(app[REDIS])
+    authentication = app[AUTHENTICATION] = Authentication(app[ACCESS_TOKENS], database)
+    revocations = Revocations(app[REDIS], lost=authentication.forget)
+    told_before, database.tell_revoked = database.tell_revoked, revocations.tell
+    yield
+    database.tell_revoked = told_before
+    await authentication.close()
+    with suppress(TimeoutError):  # what is not out after that is void before another process could be asked
+        async with asyncio.timeout(LAST_WORD_S):
+            await revocations.finished()
 
 
 async def _measuring(app: web.Application) -> AsyncIterator[None]:
@@ -149,6 +198,19 @@ async def _passwords(app: web.Application) -> AsyncIterator[None]:
     passwords = app[PASSWORDS] = Passwords()
     yield
     passwords.close()
+
+
+async def _pictures(app: web.Application) -> AsyncIterator[None]:
+    pictures = app[PICTURES] = Pictures()
+    yield
+    pictures.close()
+
+
+async def _storage(app: web.Application) -> AsyncIterator[None]:
+    settings = app[SETTINGS]
+    storage = app[STORAGE] = Storage(settings.storage_url, settings.data_dir)
+    yield
+    storage.close()
 
 
 async def _schema_head(app: web.Application) -> AsyncIterator[None]:

@@ -21,16 +21,16 @@ class Remote(NamedTuple):
 def remote_of(request: web.BaseRequest, trusted: Sequence[str]) -> Remote:
     """Look through the trusted proxies: the right-most `X-Forwarded-For` address that is not theirs
     (contract, section 9)."""
-    peer = request.remote
+    peer = _plain(request.remote)
     if not trusted or not _is_trusted(peer, tuple(trusted)):
         return Remote(peer, request.secure)
     address = peer
     for hop in reversed(",".join(request.headers.getall("X-Forwarded-For", [])).split(",")):
         hop = hop.strip()
         if not _is_address(hop):
-            break
-        address = hop
-        if not _is_trusted(hop, tuple(trusted)):
+            break  # what stands before it was written by who knows whom
+        address = _plain(hop)
+        if not _is_trusted(address, tuple(trusted)):
             break
     scheme = request.headers.get("X-Forwarded-Proto", "").strip().lower()
     return Remote(address, scheme == "https" if scheme in ("http", "https") else request.secure)
@@ -46,6 +46,14 @@ def _is_trusted(address: str | None, trusted: tuple[str, ...]) -> bool:
         return False
     parsed = ip_address(address)
     return any(parsed in network for network in _networks(trusted) if network.version == parsed.version)
+
+
+def _plain(address: str | None) -> str | None:
+    """An IPv4 address as such, where a socket for both families gives it as `::ffff:192.0.2.1` (RFC 4291, 2.5.5.2)."""
+    if address is None or not _is_address(address):
+        return address
+    parsed = ip_address(address)
+    return str(parsed.ipv4_mapped) if parsed.version == 6 and parsed.ipv4_mapped is not None else address
 
 
 def _is_address(text: str) -> bool:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from web.problems import KINDS, MEDIA_TYPE
-from web.routing import API_PREFIX, IDEMPOTENCY_KEY_PATTERN, Route, RouteTable
+from web.routing import API_PREFIX, IDEMPOTENCY_KEY_PATTERN, MULTIPART, Bytes, Route, RouteTable, TakesFile
 from web.schemas.problems import Problem
 
 Schema = dict[str, Any]
@@ -24,12 +24,26 @@ Tasks and reminders: **every reminder goes out once, on time, whatever dies.**
 
 **Signing in.** `POST {API_PREFIX}/auth/signup` or `/auth/login` gives an access token, good for 15 minutes,
 to be sent as
-`Authorization: Bearer …`, and a refresh token for `/auth/refresh-token`.
+`Authorization: Bearer …`, and a refresh token for `/auth/refresh-token`, which changes with each use: the second use of
+one ends its session. A session ends 30 days after its last use; a person may have any number of them.
+
+**API tokens** for programs are made at `{API_PREFIX}/auth/tokens` and sent as `Authorization: Bearer …` too. The scope
+that one must have stands beside each operation, under `security`; where there is none, the operation takes a session.
+`tasks:write` is for what `tasks:read` is for as well.
 
 **Caching and lost updates.** A single resource has a strong `ETag`. `If-None-Match` with it gives 304;
 `If-Match` on PATCH, PUT
 and DELETE gives 412 and changes nothing when the resource was changed meanwhile. Without `If-Match` the last
 write wins.
+
+**Retries.** Every POST of a signed-in caller outside `{API_PREFIX}/auth` takes an `Idempotency-Key` of your own, 1 to
+255 characters, kept for 24 hours: the same key and the same body give the first answer again, byte for byte, with
+`Idempotent-Replayed: true`, and do nothing more.
+
+**Rate limits.** `RateLimit-Limit`, `RateLimit-Remaining` and `RateLimit-Reset` (seconds) stand on every answer that
+counts; past them it is a 429 with `Retry-After`. By default a person has 600 a minute, and an address 10 a minute where
+passwords and codes can be tried. Ten failed sign-ins within 15 minutes lock an account's password for 15 minutes, and
+what is answered says nothing of it; resetting the password unlocks it.
 
 **Lists** come in pages: `limit`, then `cursor` with the `next_cursor` of the page before. `Link: <…>;
 rel="next"` says the same.
@@ -76,7 +90,7 @@ def make_document(tables: Sequence[RouteTable]) -> Schema:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "The `access_token` of a sign-in",
+                    "description": "The `access_token` of a sign-in; or an API token, of the scope that is named",
                 }
             },
         },
@@ -103,7 +117,7 @@ def _schemas(routes: Sequence[Route]) -> tuple[dict[tuple[Any, Mode], Schema], d
         if route.body is not None:
             wanted[route.body, "validation"] = TypeAdapter(route.body)
         for answer in route.answers.values():
-            if answer is not None:
+            if answer is not None and not isinstance(answer, Bytes):
                 wanted[answer, "serialization"] = TypeAdapter(answer)
     inputs = [(kind, mode, adapter) for (kind, mode), adapter in wanted.items()]
     found, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE, schema_generator=_Generator)
@@ -135,13 +149,26 @@ def _operation(route: Route, references: dict[tuple[Any, Mode], Schema]) -> Sche
             "required": route.body_required,
             "content": {media_type: {"schema": schema} for media_type in route.media_types},
         }
+    if route.takes_file is not None:
+        operation["requestBody"] = _file_body(route.takes_file)
     operation["responses"] = {
         **{str(status): _success(route, status, kind, references) for status, kind in route.answers.items()},
-        **(_not_modified(route) if route.method == "GET" and "ETag" in route.success_headers else {}),
+        **_not_modified(route),
         **_problems(route, references),
     }
-    operation["security"] = [{"bearer": []}] if route.auth else []
+    # The names are of roles where the scheme is no OAuth (OpenAPI 3.1, Security Requirement Object); to us: of scopes.
+    operation["security"] = [{"bearer": [route.scope] if route.scope else []}] if route.auth else []
     return operation
+
+
+def _file_body(takes: TakesFile) -> Schema:
+    schema: Schema = {
+        "type": "object",
+        "properties": {takes.name: {"type": "string", "format": "binary", "description": takes.description}},
+        "required": [takes.name],
+        "additionalProperties": False,
+    }
+    return {"required": True, "content": {MULTIPART: {"schema": schema}}}
 
 
 def _id_parameter(name: str) -> Schema:
@@ -168,7 +195,7 @@ IDEMPOTENCY_KEY: Schema = {
     "name": "Idempotency-Key",
     "in": "header",
     "required": False,
-    "description": "The same key again gives what the first request with it made, and makes nothing more",
+    "description": "The same key with the same body gives the first answer again, for 24 hours, and does nothing more",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": IDEMPOTENCY_KEY_PATTERN},
 }
 
@@ -196,21 +223,47 @@ def _query_parameters(model: type[BaseModel]) -> list[Schema]:
 
 
 def _success(route: Route, status: int, kind: Any, references: dict[tuple[Any, Mode], Schema]) -> Schema:
-    headers: Schema = {"X-Request-ID": _header("The request's id", required=True)}
-    for name, description in route.success_headers.items():
+    headers = _common_headers(route)
+    given = kind.headers if isinstance(kind, Bytes) else route.success_headers
+    for name, description in given.items():
         headers[name] = _header(description, required=name in ("ETag", "Location"))
     response: Schema = {"description": HTTPStatus(status).phrase, "headers": headers}
-    if kind is not None:
+    if isinstance(kind, Bytes):
+        response["content"] = {kind.media_type: {"schema": {"type": "string", "format": "binary"}}}
+    elif kind is not None:
         response["content"] = {route.answer_media_type: {"schema": references[kind, "serialization"]}}
     return response
 
 
 def _not_modified(route: Route) -> Schema:
-    headers = {
-        "X-Request-ID": _header("The request's id", required=True),
-        "ETag": _header(route.success_headers["ETag"], required=True),
-    }
+    given = (kind.headers if isinstance(kind, Bytes) else route.success_headers for kind in route.answers.values())
+    described = next((headers["ETag"] for headers in given if "ETag" in headers), None)
+    if route.method != "GET" or described is None:
+        return {}
+    headers = {**_common_headers(route), "ETag": _header(described, required=True)}
     return {"304": {"description": "Not Modified: `If-None-Match` holds the present ETag", "headers": headers}}
+
+
+def _common_headers(route: Route) -> Schema:
+    """Of every answer of this operation. Limits may be switched off, so none of theirs is always there."""
+    headers: Schema = {"X-Request-ID": _header("The request's id", required=True)}
+    if route.auth is not None or route.password:
+        for name, description in _RATE_LIMIT_HEADERS.items():
+            headers[name] = {"description": description, "required": False, "schema": {"type": "integer", "minimum": 0}}
+    if route.takes_idempotency_key:
+        headers["Idempotent-Replayed"] = {
+            "description": "The answer was given before, to a request with the same `Idempotency-Key`",
+            "required": False,
+            "schema": {"const": "true"},
+        }
+    return headers
+
+
+_RATE_LIMIT_HEADERS = {
+    "RateLimit-Limit": "Requests that may come at once",
+    "RateLimit-Remaining": "Requests that are left just now",
+    "RateLimit-Reset": "Seconds until all of them are left again; past the limit, until one is",
+}
 
 
 def _header(description: str, *, required: bool = False) -> Schema:
@@ -227,7 +280,7 @@ def _problems(route: Route, references: dict[tuple[Any, Mode], Schema]) -> Schem
     return {
         str(status): {
             "description": f"{HTTPStatus(status).phrase}: " + ", ".join(f"`{code}`" for code in found),
-            "headers": _problem_headers(status),
+            "headers": _problem_headers(route, status),
             "content": {MEDIA_TYPE: {"schema": references[Problem, "serialization"]}},
         }
         for status, found in sorted(codes.items())
@@ -238,16 +291,20 @@ def _general_codes(route: Route) -> list[str]:
     # Any request may be unreadable as HTTP, or carry a query that the route does not take.
     codes = ["bad_request", "validation_failed"]
     if route.auth is not None:
-        codes += ["unauthenticated", "token_expired", "token_revoked", "deactivated"]
+        codes += ["unauthenticated", "token_expired", "token_revoked", "deactivated", "insufficient_scope"]
         if route.auth == "admin":
             codes.append("forbidden")
         if route.writes and not route.open_to_unverified:
             codes.append("email_unverified")
+    if route.auth is not None or route.password:
+        codes.append("rate_limited")
+    if route.takes_idempotency_key:
+        codes += ["idempotency_key_reused", "idempotency_in_progress", "conflict"]
     if route.ids or route.names:
         codes.append("not_found")
     if route.query is not None and "cursor" in route.query.model_fields:
         codes.append("bad_cursor")
-    if route.body is not None:
+    if route.body is not None or route.takes_file is not None:
         codes += ["malformed_body", "request_timeout", "too_large", "unsupported_media_type"]
     if "ETag" in route.success_headers or route.method == "DELETE":
         codes += ["precondition_failed"] if route.method in ("PATCH", "PUT", "DELETE") else []
@@ -256,10 +313,10 @@ def _general_codes(route: Route) -> list[str]:
     return codes
 
 
-def _problem_headers(status: int) -> Schema:
-    headers: Schema = {"X-Request-ID": _header("The request's id", required=True)}
+def _problem_headers(route: Route, status: int) -> Schema:
+    headers = _common_headers(route)
     if status == 401:
         headers["WWW-Authenticate"] = _header("`Bearer`", required=True)
-    if status == 503:
+    if status in (429, 503):
         headers["Retry-After"] = {"description": "Seconds", "required": True, "schema": {"type": "integer"}}
     return headers

@@ -33,7 +33,8 @@ def page(template: str, *, status: int = 200, **values: Any) -> web.Response:
         text=_templates().get_template(template).render(**values),
         status=status,
         content_type="text/html",
-        headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY},
+        # What a link shows is for who has the link: no cache keeps it.
+        headers={"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Cache-Control": "no-store"},
     )
 
 

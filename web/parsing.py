@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from scheduler.errors import FieldError, Invalid, NotFound
 from scheduler.identifiers import parse_id
+from web.keys import RAW_BODY
 from web.problems import HTTPProblem
 from web.routing import FORM, IDEMPOTENCY_KEY_PATTERN, Route
 from web.schemas.fields import sentence, without_union_tags
@@ -121,10 +122,10 @@ async def read_body(request: web.Request, route: Route) -> BaseModel | None:
     """
     if route.body is None:
         return None
-    if not route.body_required and not request.can_read_body:
+    if not route.body_required and not _has_body(request):
         return None
     media_type = _media_type(request, route)
-    raw = await _raw_body(request)
+    raw = await read_raw_body(request)
     if not raw.strip():
         if not route.body_required:
             return None
@@ -148,7 +149,7 @@ def validate(model: type[BaseModel], value: object) -> BaseModel:
 def _media_type(request: web.Request, route: Route) -> str:
     header = request.headers.get("Content-Type")
     if header is None:
-        if not request.can_read_body:
+        if not _has_body(request):
             raise HTTPProblem("malformed_body", "The body is empty; send a JSON object.")
         raise HTTPProblem("unsupported_media_type", f"Say what the body is: `Content-Type: {route.media_types[0]}`.")
     media_type = request.content_type.lower()
@@ -158,7 +159,19 @@ def _media_type(request: web.Request, route: Route) -> str:
     return media_type
 
 
-async def _raw_body(request: web.Request) -> bytes:
+def _has_body(request: web.Request) -> bool:
+    # Of one that was read before (for its idempotency key) nothing is left to read.
+    return bool(request[RAW_BODY]) if RAW_BODY in request else request.can_read_body
+
+
+async def read_raw_body(request: web.Request) -> bytes:
+    """The body as it came; any number of times. Raises HTTPProblem 400, 408, 413."""
+    if RAW_BODY not in request:
+        request[RAW_BODY] = await _read(request)
+    return request[RAW_BODY]
+
+
+async def _read(request: web.Request) -> bytes:
     try:
         if request.content_length is not None and request.content_length > MAXIMUM_BODY:
             raise HTTPProblem("too_large", f"The body is larger than {MAXIMUM_BODY} bytes; send less.")

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from web.routing import MULTIPART
+
 SCHEMA = "https://schema.getpostman.com/json/collection/v2.1.0/collection.json"
 _PARAMETER = re.compile(r"\{(\w+)\}")
 
@@ -52,8 +54,17 @@ STORY = (
     ),
     Step("login", 200, {"email": "{{email}}", "password": "{{password}}"}, after=_TOKENS),
     Step("refresh_token", 200, {"refresh_token": "{{refresh_token}}"}, after=_TOKENS),
-    Step("get_me", 200),
+    Step("get_me", 200, after=(_keep("user_id", "answer.id"),)),
     Step("change_me", 200, {"name": "Ada King", "locale": "en-GB"}),
+    Step("look_up_people", 200, query={"q": "ada"}),
+    Step("list_my_activity", 200),
+    Step("set_my_avatar", (200, 415), note="choose a file first"),
+    Step("get_my_avatar", (200, 404), note="once there is one"),
+    Step("get_avatar", (200, 404), note="once there is one"),
+    Step("remove_my_avatar", (204, 404), note="once there is one"),
+    Step("export_me", (200, 202)),
+    Step("deactivate_me", 403, {"password": "not my password"}, note="the password is wrong"),
+    Step("delete_me", 403, {"password": "not my password"}, note="the password is wrong"),
     Step("resend_verification", 202),
     Step("verify_email", 422, {"token": "not-a-token"}, note="the token stands in the e-mail"),
     Step(
@@ -71,6 +82,10 @@ STORY = (
     Step("list_tasks", 200, query={"status": "todo", "limit": "10", "count": "true"}),
     Step("get_task", 200),
     Step("change_task", 200, {"status": "in_progress", "category": "Home"}),
+    Step("assign_task", 200, {"user_id": "{{user_id}}"}),
+    Step("unassign_task", 204),
+    Step("share_task", 422, {"user_id": "{{user_id}}", "permission": "edit"}, note="who made it has it already"),
+    Step("unshare_task", 404, note="it is shared with nobody"),
     Step("list_reminders", 200),
     Step(
         "add_reminder",
@@ -109,6 +124,11 @@ STORY = (
     *(
         Step(operation, 403, body, note="for administrators")
         for operation, body in (
+            ("list_users", None),
+            ("create_user", {"email": "grace@example.com", "name": "Grace"}),
+            ("get_user", None),
+            ("change_user", {"role": "manager"}),
+            ("delete_user", None),
             ("list_all_users", None),
             ("list_all_tasks", None),
             ("get_stats", None),
@@ -216,7 +236,15 @@ def _request(
     }
     if not operation.get("security"):
         request["auth"] = {"type": "noauth"}
-    if "requestBody" in operation:
+    taken = operation.get("requestBody", {}).get("content", {})
+    if MULTIPART in taken:
+        # Which file is for whoever has one: none is sent until one is chosen.
+        fields = taken[MULTIPART]["schema"]["properties"]
+        request["body"] = {
+            "mode": "formdata",
+            "formdata": [{"key": name, "type": "file", "src": []} for name in fields],
+        }
+    elif taken:
         request["header"].append({"key": "Content-Type", "value": "application/json"})
         request["body"] = {
             "mode": "raw",

@@ -21,10 +21,12 @@ answer."""
 STATUS_OF: dict[type[errors.PunctualError], int] = {
     errors.Invalid: 422,
     errors.InvalidToken: 422,
+    errors.UnsupportedMediaType: 415,
     errors.NotFound: 404,
     errors.Forbidden: 403,
     errors.Unauthenticated: 401,
     errors.Conflict: 409,
+    errors.TooMany: 429,
     errors.PreconditionFailed: 412,
     errors.BadCursor: 400,
     errors.Unavailable: 503,
@@ -59,7 +61,12 @@ KINDS: dict[str, Kind] = {
     "request_timeout": Kind(408, "The request took too long"),
     "conflict": Kind(409, "Conflict with the present state"),
     "email_taken": Kind(409, "The e-mail address is taken"),
+    "last_admin": Kind(409, "The last administrator"),
     "already_verified": Kind(409, "Already verified"),
+    "no_sms_gateway": Kind(409, "No text messages are sent here"),
+    "already_enabled": Kind(409, "On already"),
+    "already_disabled": Kind(409, "Off already"),
+    "not_started": Kind(409, "Not started yet"),
     "already_deleted": Kind(409, "In the bin already"),
     "already_restored": Kind(409, "Not in the bin"),
     "already_completed": Kind(409, "Completed already"),
@@ -67,14 +74,18 @@ KINDS: dict[str, Kind] = {
     "already_sending": Kind(409, "Being sent just now"),
     "already_sent": Kind(409, "Sent already"),
     "not_finished": Kind(409, "Not finished yet"),
+    "too_many_tokens": Kind(409, "Too many tokens"),
+    "idempotency_in_progress": Kind(409, "The first request with this idempotency key has not ended"),
     "unknown_job": Kind(409, "No worker knows this job any longer"),
     "precondition_failed": Kind(412, "Changed since it was read"),
     "too_large": Kind(413, "Too large"),
     "unsupported_media_type": Kind(415, "Not a media type that is taken here"),
+    "range_not_satisfiable": Kind(416, "No such range"),
     "expectation_failed": Kind(417, "The expectation can't be met"),
     "validation_failed": Kind(422, "Not valid"),
     "idempotency_key_reused": Kind(422, "The idempotency key was used for another request"),
     "invalid_token": Kind(422, "The link or token does not work"),
+    "rate_limited": Kind(429, "Too many requests"),
     "internal_error": Kind(500, "Something went wrong"),
     "unavailable": Kind(503, "Not available just now"),
 }
@@ -149,6 +160,8 @@ def of_domain(error: errors.PunctualError) -> Problem:
         headers = (("WWW-Authenticate", "Bearer"),)
     elif status == 503:
         headers = (("Retry-After", str(RETRY_AFTER_S)),)
+    elif isinstance(error, errors.TooMany):
+        headers = (("Retry-After", str(error.retry_after_s)),)
     return Problem(status, code, _title(code, status), error.message, tuple(found), headers)
 
 

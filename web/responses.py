@@ -48,7 +48,7 @@ def entity(
     """
     body = write_json(value)
     tag = hash_of(body) if etag is None else etag
-    if request.method in ("GET", "HEAD") and _none_match(request, tag):
+    if none_match(request, tag):
         response = web.Response(status=304)
     else:
         response = web.Response(body=body, status=status, content_type="application/json", headers=headers)
@@ -105,8 +105,11 @@ def wanted_version(request: web.Request) -> int | None:
     )
 
 
-def _none_match(request: web.Request, etag: str) -> bool:
-    # Weak comparison (RFC 9110, 13.1.2).
+def none_match(request: web.Request, etag: str) -> bool:
+    """Whether the caller has what `etag` (unquoted) names already: a read whose `If-None-Match` holds it, by weak
+    comparison (RFC 9110, 13.1.2)."""
+    if request.method not in ("GET", "HEAD"):
+        return False
     return any(tag.value in ("*", etag) for tag in _tags(request, "if_none_match"))
 
 

@@ -15,35 +15,61 @@ from pydantic import BaseModel
 
 from scheduler import clock
 from scheduler.accounts.client import Client
+from scheduler.accounts.scopes import Scope
 from web.keys import (
     ACCESS_TOKENS,
     ACTOR,
     BODY,
     DATABASE,
-    IDEMPOTENCY_KEY,
+    ENCRYPTION,
     IDS,
     LINKS,
     PASSWORDS,
+    PICTURES,
     QUERY,
     REDIS,
     REMOTE,
     REQUEST_ID,
     SESSION,
     SETTINGS,
+    STORAGE,
+    UPLOAD,
 )
 
 Handler = Callable[..., Awaitable[web.StreamResponse]]
 Auth = Literal["user", "admin"] | None
 
 API_PREFIX = "/api/v1"
+AUTH_PREFIX = "/auth/"
+"""Behind API_PREFIX: signing in and out, which no answer is kept of."""
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data"
 
 IDEMPOTENCY_KEY_PATTERN = "^[!-~](?:[ -~]{0,253}[!-~])?$"
 """1 to 255 printable characters of ASCII; HTTP drops spaces around a header's value."""
 
 _PARAMETER = re.compile(r"\{(\w+)\}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakesFile:
+    """That the body of an operation is a file, in one part of `multipart/form-data`."""
+
+    name: str = "file"
+    maximum: int
+    """Bytes; larger ones are a 413."""
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bytes:
+    """An answer that is not JSON, in `Route.answers`."""
+
+    media_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Instead of the route's `success_headers`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +94,8 @@ class Route:
     body: type[BaseModel] | None = None
     body_required: bool = True
     """Whether there must be one; without, the handler gets None."""
+    takes_file: TakesFile | None = None
+    """There: the handler asks for `upload`, and no `body`."""
     query: type[BaseModel] | None = None
     ids: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
@@ -80,10 +108,16 @@ class Route:
     opens_session: bool = True
     uses_database: bool = False
     """Whether it opens transactions of its own."""
+    hashes: bool = False
+    """Whether it hashes passwords: only so many of these are worked on at once."""
     writes: bool = False
     documented: bool = True
     open_to_unverified: bool = False
     """Whether a person whose e-mail is not verified may do it where verification is required."""
+    scope: Scope | None = None
+    """What a personal API token must be for (contract, section 3); None: it takes a session, and no token will do."""
+    password: bool = False
+    """Whether passwords or codes can be guessed here: counted by the caller's address, all such routes together."""
 
 
 class RouteTable:
@@ -110,15 +144,18 @@ class RouteTable:
         documented: bool = True,
         open_to_unverified: bool = False,
         writes: bool | None = None,
+        scope: Scope | None = None,
+        password: bool = False,
+        takes_file: TakesFile | None = None,
     ) -> Callable[[Handler], Handler]:
         """Register the handler for `method path`.
 
         The handler names what it needs and gets it: `request`, `session` (one request is one transaction:
         read for GET, write for the rest), `actor`, `body` and `query` (validated models, by their annotations; a body
         that may be left out is a `Model | None`), each id in the path (a part annotated as `str` is a name, and any
-        text), and `now`, `client`, `settings`, `database`, `redis`, `passwords`, `access_tokens`, `request_id`,
-        `idempotency_key` (the caller's own, or None). What hashes passwords takes `database` and no `session`: a hash
-        is too slow to hold a transaction open.
+        text), and `now`, `client`, `settings`, `database`, `redis`, `passwords`, `encryption`, `access_tokens`,
+        `request_id`. What hashes passwords takes `database` and no
+        `session`: a hash is too slow to hold a transaction open.
         """
 
         def register(handler: Handler) -> Handler:
@@ -131,6 +168,8 @@ class RouteTable:
                 raise TypeError(f"{handler.__name__} asks for {sorted(set(names) - known)}, which no request has")
             if auth is None and "actor" in names:
                 raise TypeError(f"{handler.__name__} asks for an actor, but nobody need be signed in")
+            if (takes_file is not None) != ("upload" in names):
+                raise TypeError(f"{handler.__name__} asks for an upload, and its route takes no file; or the reverse")
             self.routes.append(
                 Route(
                     method=method,
@@ -145,18 +184,22 @@ class RouteTable:
                     auth=auth,
                     body=body,
                     body_required=body_required,
+                    takes_file=takes_file,
                     query=hints.get("query"),
                     ids=tuple(each for each in parameters if hints.get(each) is not str),
                     names=tuple(each for each in parameters if hints.get(each) is str),
-                    takes_idempotency_key="idempotency_key" in names,
+                    takes_idempotency_key=method == "POST" and auth is not None and not path.startswith(AUTH_PREFIX),
                     media_types=media_types,
                     success_headers=success_headers or {},
                     answer_media_type=answer_media_type,
                     opens_session="session" in names,
                     uses_database="database" in names,
+                    hashes="passwords" in names,
                     writes=method not in ("GET", "HEAD") if writes is None else writes,
                     documented=documented,
                     open_to_unverified=open_to_unverified,
+                    scope=scope,
+                    password=password,
                 )
             )
             return handler
@@ -176,10 +219,13 @@ _SOURCES: dict[str, Callable[[web.Request], Any]] = {
     "database": lambda request: request.app[DATABASE],
     "redis": lambda request: request.app[REDIS],
     "passwords": lambda request: request.app[PASSWORDS],
+    "encryption": lambda request: request.app[ENCRYPTION],
+    "upload": lambda request: request[UPLOAD],
+    "pictures": lambda request: request.app[PICTURES],
+    "storage": lambda request: request.app[STORAGE],
     "links": lambda request: request.app[LINKS],
     "access_tokens": lambda request: request.app[ACCESS_TOKENS],
     "request_id": lambda request: request[REQUEST_ID],
-    "idempotency_key": lambda request: request.get(IDEMPOTENCY_KEY),
 }
 
 

@@ -18,12 +18,17 @@ from scheduler.logs import get_logger
 from scheduler.settings import Settings
 from web.app import make_app
 from web.middlewares.request_id import HEADER, request_id_of
+from web.middlewares.security_headers import add_security_headers
 from web.problems import Problem, of_http
 
 BACKLOG = 1024
 KEEP_ALIVE_S = 75
-"""An idle connection is closed after this; so is one that has not sent a whole request head this long after
-the last answer."""
+"""An idle connection is closed after this."""
+HEAD_S = 15
+"""From the first byte of a request's head to its last. (`web.parsing` limits the time that a body takes.)"""
+READER_S = 30
+"""A client that does not take an answer: from when our buffer is full to when most of it is gone, which is some
+50 kilobytes."""
 MAXIMUM_LINE = 8190
 """Bytes of the request line, and of one header."""
 MAXIMUM_HEADERS = 100
@@ -37,6 +42,8 @@ IDLE_DRAIN_S = 3
 AT_ONCE_S = 0.5
 """For what is cut off after the grace time."""
 
+_USER_TIMEOUT: int = getattr(socket, "TCP_USER_TIMEOUT", 0)
+
 log = get_logger("web")
 
 
@@ -44,7 +51,7 @@ class _Connection(RequestHandler):
     """aiohttp's protocol, but what can't be parsed or is refused before any middleware is a problem document
     too."""
 
-    __slots__ = ("_last_ended",)
+    __slots__ = ("_head_timer", "_last_ended", "_reader_timer")
 
     ending = False
     """Set when the process is about to end: each answer from then on is its connection's last."""
@@ -54,6 +61,53 @@ class _Connection(RequestHandler):
         self._last_ended: asyncio.Future[None] | None = None
         """There once the connection is to end; done when the request that was under way then has its
         answer."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        own_socket = transport.get_extra_info("socket")
+        # Only Linux has it: what a client does not take is dropped by the kernel, also what is left of an answer when
+        # we have closed the connection.
+        if own_socket is not None and own_socket.family in (socket.AF_INET, socket.AF_INET6) and _USER_TIMEOUT:
+            own_socket.setsockopt(socket.IPPROTO_TCP, _USER_TIMEOUT, int(1000 * READER_S))
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        self._head_arrived()
+        self._reader_keeps_up()
+        super().connection_lost(error)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # Nobody was woken by it, so it was a part of a head (the parts of a body are waited for by its request).
+        if self._waiter is not None and not self._waiter.done():
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(HEAD_S, self._cut_off, "head")
+        elif self._head_timer is not None:
+            self._head_arrived()
+
+    def _head_arrived(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._reader_timer = self._loop.call_later(READER_S, self._cut_off, "reader")
+
+    def resume_writing(self) -> None:
+        self._reader_keeps_up()
+        super().resume_writing()
+
+    def _reader_keeps_up(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def _cut_off(self, part: str) -> None:
+        log.info("http.too_slow", part=part)
+        if self.transport is not None:
+            self.transport.abort()
 
     def close(self) -> None:
         # aiohttp's own would drop what is still to come of a body, so that its request could never be
@@ -108,9 +162,7 @@ def _bare(request: web.BaseRequest, problem: Problem) -> web.Response:
     own_id = request_id_of(request)
     response = problem.response(own_id)
     response.headers[HEADER] = own_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers["Referrer-Policy"] = "no-referrer"
-    response.headers["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+    add_security_headers(response, secure=request.secure)
     return response
 
 
@@ -159,17 +211,20 @@ async def serve(
     `sock`: bound sockets to accept from; without, PUNCTUAL_HOST and PUNCTUAL_PORT, with SO_REUSEPORT.
     `ready` is called
     once connections are accepted. The end: no new connections, idle ones are closed, requests under way get
-    PUNCTUAL_GRACE_SECONDS to finish. Raises OSError when the address can't be had.
+    PUNCTUAL_GRACE_SECONDS to finish. SIGHUP reads the certificate again. Raises OSError when the address can't be had.
     """
     stop = stop or asyncio.Event()
     _Connection.ending = False
     loop = asyncio.get_running_loop()
+    context = tls_context(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup` means it
+        loop.add_signal_handler(signal.SIGHUP, reload_certificate, context, settings)
     runner = Runner(make_app(settings), shutdown_timeout=settings.grace_seconds)
     await runner.setup()
     try:
-        for site in _sites(runner, settings, sock):
+        for site in _sites(runner, settings, sock, context):
             await site.start()
         log.info("web.ready")
         if ready is not None:
@@ -179,7 +234,7 @@ async def serve(
         await _drain(runner, min(IDLE_DRAIN_S, settings.grace_seconds / 2))
     finally:
         await runner.cleanup()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             loop.remove_signal_handler(number)
     log.info("web.stopped")
 
@@ -202,25 +257,67 @@ async def _drain(runner: Runner, seconds: float) -> None:
 
 
 def _sites(
-    runner: web.AppRunner, settings: Settings, sock: socket.socket | Sequence[socket.socket] | None
+    runner: web.AppRunner,
+    settings: Settings,
+    sock: socket.socket | Sequence[socket.socket] | None,
+    context: ssl.SSLContext | None,
 ) -> list[web.BaseSite]:
-    context = tls_context(settings)
     if sock is None:
         return [
             web.TCPSite(runner, settings.host, settings.port, ssl_context=context, backlog=BACKLOG, reuse_port=True)
         ]
     sockets = [sock] if isinstance(sock, socket.socket) else list(sock)
-    return [web.SockSite(runner, each, ssl_context=context, backlog=BACKLOG) for each in sockets]
+    kind = web.SockSite if context is None else _SecureSite
+    return [kind(runner, each, ssl_context=context, backlog=BACKLOG) for each in sockets]
+
+
+class _SecureSite(web.SockSite):
+    """aiohttp's, but a client has no longer for the handshake of TLS than for the head of a request."""
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            sock=self._sock,
+            ssl=self._ssl_context,
+            backlog=self._backlog,
+            ssl_handshake_timeout=HEAD_S,
+            ssl_shutdown_timeout=LINGER_S,
+        )
 
 
 def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """The server's side of TLS 1.2 and up, or None where no certificate is set."""
+    """The server's side of TLS 1.2 and up, or None where no certificate is set.
+
+    Of 1.2 there are only suites with forward secrecy and AEAD, as RFC 9325 has it. Raises OSError (`ssl.SSLError` where
+    the two files do not belong together).
+    """
     if settings.tls_cert is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.tls_cert, settings.tls_key)
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    # An empty password: nobody is asked at the terminal for that of an encrypted key.
+    context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
     return context
+
+
+def reload_certificate(context: ssl.SSLContext | None, settings: Settings) -> None:
+    """Read the certificate and its key again, for the connections to come. Where that fails the old ones stay."""
+    if context is None or settings.tls_cert is None:
+        return
+    try:
+        # First into another context: of two files that do not belong together the first would be taken over.
+        tls_context(settings)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key, password="")
+    except OSError as error:
+        log.error("tls.not_reloaded", reason=str(error))
+    else:
+        log.info("tls.reloaded")
 
 
 def run(settings: Settings, **options: Any) -> None:

@@ -216,4 +216,5 @@ def downgrade() -> None:
 def _copy(columns: str, values: str, *, source: str) -> None:
     quoted = "`trigger`" if op.get_bind().dialect.name == "mysql" else '"trigger"'
     kept = KEPT.format(trigger=quoted)
-    op.execute(f"INSERT INTO run ({kept}{columns}) SELECT {kept}{values} FROM {source}")
+    # All of it is ours: no value is in it.
+    op.execute(f"INSERT INTO run ({kept}{columns}) SELECT {kept}{values} FROM {source}")  # nosec B608

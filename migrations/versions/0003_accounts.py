@@ -23,8 +23,10 @@ def upgrade() -> None:
     op.add_column("user", sa.Column("totp_last_step", sa.BigInteger(), nullable=True))
     op.add_column("user", sa.Column("deletion_requested_at", types.Instant(), nullable=True))
     _fold_names()
-    op.create_index(op.f("ix_user_name_folded"), "user", ["name_folded"], unique=False)
+    op.create_index(op.f("ix_user_status_name_folded"), "user", ["status", "name_folded"], unique=False)
     op.create_index(op.f("ix_user_deletion_requested_at"), "user", ["deletion_requested_at"], unique=False)
+    # What was sent to a person goes with their account, however much was sent to others.
+    op.create_index(op.f("ix_email_user_id"), "email", ["user_id"], unique=False)
     op.create_table(
         "account_export",
         sa.Column("user_id", types.Id(), nullable=False),
@@ -165,8 +167,9 @@ def downgrade() -> None:
     op.drop_table("api_token")
     op.drop_table("activity")
     op.drop_table("account_export")
+    op.drop_index(op.f("ix_email_user_id"), table_name="email")
     op.drop_index(op.f("ix_user_deletion_requested_at"), table_name="user")
-    op.drop_index(op.f("ix_user_name_folded"), table_name="user")
+    op.drop_index(op.f("ix_user_status_name_folded"), table_name="user")
     # What this version can't tell from an account that is in use must not become one.
     op.execute(sa.update(_USER).where(_USER.c.status != "active").values(status="deactivated"))
     for column in (

@@ -5,9 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import os
+import sys
+import threading
 import unicodedata
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from importlib.resources import files
 from typing import TypeVar
@@ -19,6 +23,13 @@ Result = TypeVar("Result")
 
 SHORTEST, LONGEST = 10, 128
 """In code points after NFKC (the contract's section 3)."""
+
+MOST_THREADS = 4
+"""Each fills 19 MiB again and again; more of them wait for the memory, and for each other."""
+WAITING = 2
+"""Who have their turn beside those whose password is hashed, so that the threads are never without work."""
+NICER_BY = 10
+"""Than the process: a tenth of the weight (sched(7))."""
 
 # OWASP, Password Storage Cheat Sheet: argon2id with 19 MiB, 2 iterations, 1 degree of parallelism.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
@@ -53,8 +64,17 @@ class Passwords:
     """Hashes and checks in threads of its own: a hash costs 20 ms or more of one core, and must not stop the
     loop."""
 
-    def __init__(self, *, threads: int = 2) -> None:
-        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="argon2")
+    def __init__(self, *, threads: int | None = None) -> None:
+        """Without a number of threads: one for each core but one, and no more than `MOST_THREADS`."""
+        threads = threads or min(MOST_THREADS, max(1, _cores() - 1))
+        self.turns = asyncio.Semaphore(threads + WAITING)
+        """For whoever serves: to be had before the first look at the database. A crowd that signs in at once would else
+        take all connections, one after another, only to wait for a hash then."""
+        self._threads = ThreadPoolExecutor(
+            max_workers=threads,
+            thread_name_prefix="argon2",
+            initializer=_give_way_to_others,
+        )
         # Checked when there is no account, so that the answer takes as long as for one.
         self._nobody = _HASHER.hash("nobody has this password")
 
@@ -78,6 +98,21 @@ class Passwords:
 
     async def _run(self, function: Callable[..., Result], *arguments: str) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def _give_way_to_others() -> None:
+    """Hashes run when nothing else of this machine wants the core: the loop must not wait for its turn behind them, as
+    everybody's requests would wait with it. On Linux a thread has a niceness of its own; elsewhere nothing changes."""
+    if sys.platform == "linux":
+        own = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + NICER_BY))
+            os.sched_setscheduler(own, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _verify(stored: str, password: str) -> bool:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, insert, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import NotificationPreference
 from models.delivery import Channel
-from scheduler.database import affected
+from scheduler.upsert import upsert
 
 REMINDER = "reminder"
 
@@ -23,15 +22,8 @@ async def wants_reminder_emails(session: AsyncSession, *, user_id: UUID) -> bool
 
 async def set_reminder_emails(session: AsyncSession, *, user_id: UUID, enabled: bool) -> None:
     """Turn reminder e-mails on or off."""
-    change = update(NotificationPreference).where(*_preference(user_id)).values(enabled=enabled)
-    if affected(await session.execute(change)):
-        return
     row = {"user_id": user_id, "type": REMINDER, "channel": Channel.EMAIL.value, "enabled": enabled}
-    try:
-        async with session.begin_nested():
-            await session.execute(insert(NotificationPreference).values(row))
-    except IntegrityError:  # a second click was faster
-        await session.execute(change)
+    await upsert(session, NotificationPreference, [row], change=["enabled"])
 
 
 def _preference(user_id: UUID) -> tuple[ColumnElement[bool], ...]:

@@ -18,10 +18,14 @@ from scheduler.accounts.client import Client
 from scheduler.accounts.passwords import Passwords, objection
 from scheduler.accounts.sign_in import Tokens, open_session
 from scheduler.accounts.verification import send_verification
-from scheduler.database import Database
+from scheduler.activity.record import record
+from scheduler.database import AFTER_COMMIT, Database
 from scheduler.errors import Conflict, FieldError, Forbidden, Invalid
 from scheduler.identifiers import new_id
+from scheduler.logs import get_logger
 from scheduler.settings import Settings
+
+log = get_logger("security")
 
 
 async def sign_up(
@@ -45,7 +49,8 @@ async def sign_up(
         raise Forbidden("Sign-up is closed here; ask an administrator for an account.", code="signup_closed")
     address = _checked(email, password, name)
     password_hash = await passwords.hash(password)
-    async with database.write() as session:
+
+    async def make(session: AsyncSession) -> Tokens:
         user = await add_user(
             session,
             email=address,
@@ -56,7 +61,20 @@ async def sign_up(
             now=now,
         )
         await send_verification(session, user=user, settings=settings, now=now)
+        await record(
+            session,
+            actor_id=user.id,
+            action="signed_up",
+            target_type="user",
+            target_id=user.id,
+            client=client,
+            now=now,
+        )
+        told = {"user_id": str(user.id)}
+        session.info.setdefault(AFTER_COMMIT, []).append(lambda: log.info("security.signed_up", **told))
         return await open_session(session, user=user, client=client, access_tokens=access_tokens, now=now)
+
+    return await database.retry_write(make)
 
 
 async def create_admin(
@@ -76,6 +94,17 @@ async def create_admin(
             verified=True,
             now=now,
         )
+        await record(
+            session,
+            actor_id=None,
+            action="user_created",
+            target_type="user",
+            target_id=user.id,
+            now=now,
+            changes={"role": (None, Role.ADMIN.value)},
+        )
+        told = {"user_id": str(user.id), "role": Role.ADMIN.value}
+        session.info.setdefault(AFTER_COMMIT, []).append(lambda: log.info("security.user_created", **told))
         return user.id
 
 

@@ -15,11 +15,28 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, or_, select, u
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
-from models import Email, LogRecord, OneTimeToken, RefreshToken, Reminder, Run, Schedule, Session, Task, TaskAssignee
+from models import (
+    ApiToken,
+    Email,
+    IdempotencyKey,
+    LoginFailure,
+    LogRecord,
+    OneTimeToken,
+    PhoneCode,
+    RefreshToken,
+    Reminder,
+    Run,
+    Schedule,
+    Session,
+    Task,
+    TaskAssignee,
+    TaskShare,
+)
 from models.email import EmailState
 from models.run import UNFINISHED, RunState, RunTrigger
 from scheduler.accounts.sign_in import SESSION_LIFETIME
 from scheduler.database import Database, affected
+from scheduler.idempotency import KEPT
 from scheduler.newest import index_of
 from scheduler.paging import after
 from scheduler.runs.jobs import JOBS
@@ -30,8 +47,12 @@ TOKENS = A_DAY
 """After they expire, so that no request under way still needs them, and operators can see why a link came too late."""
 SESSIONS = timedelta(days=30)
 """After somebody ended them, for the record: who was signed in from where, and whether a stolen token comes back."""
+LOGIN_FAILURES = A_DAY
+"""Much longer than they count for the lock of a login."""
 UNUSED_SESSIONS = SESSION_LIFETIME + A_DAY
 """After their last use: they have ended a day before, so that no request under way still needs them."""
+API_TOKENS = timedelta(days=30)
+"""After they expire: their owner sees in the list why a program of theirs can't sign in any longer."""
 BIN = timedelta(days=30)
 """The contract's."""
 MESSAGES = timedelta(days=30)
@@ -121,6 +142,27 @@ async def _remove_sessions(session: AsyncSession, ids: Sequence[UUID], until: da
     return Removed(counts | removed.counts, removed.handled)
 
 
+async def _remove_api_tokens(session: AsyncSession, ids: Sequence[UUID], until: datetime, limit: int) -> Removed:
+    return await _delete(session, "api_tokens", ApiToken.id, ids, ApiToken.expires_at <= until)
+
+
+async def _remove_phone_codes(session: AsyncSession, ids: Sequence[UUID], until: datetime, limit: int) -> Removed:
+    """By person, who may have asked for a new one meanwhile."""
+    return await _delete(session, "phone_codes", PhoneCode.user_id, ids, PhoneCode.expires_at <= until)
+
+
+async def _remove_login_failures(session: AsyncSession, ids: Sequence[UUID], until: datetime, limit: int) -> Removed:
+    return await _delete(session, "login_failures", LoginFailure.id, ids, LoginFailure.at <= until)
+
+
+async def _remove_idempotency_keys(
+    session: AsyncSession, digests: Sequence[bytes], until: datetime, limit: int
+) -> Removed:
+    """By the key, which may have been used anew meanwhile."""
+    condition = IdempotencyKey.created_at <= until
+    return await _delete(session, "idempotency_keys", IdempotencyKey.digest, digests, condition)
+
+
 # -- runs and records ----------------------------------------------------------------------------------------
 
 
@@ -183,7 +225,10 @@ async def _remove_tasks(session: AsyncSession, ids: Sequence[UUID], until: datet
     """With all that hangs on them, which goes by itself: each whole, or not at all, as somebody may take it out of the
     bin. Deliveries stay: the ledger outlives what it speaks of."""
     hanging = union_all(
-        *(select(each.task_id.label("task_id")).where(each.task_id.in_(ids)) for each in (Reminder, TaskAssignee))
+        *(
+            select(each.task_id.label("task_id")).where(each.task_id.in_(ids))
+            for each in (Reminder, TaskAssignee, TaskShare)
+        )
     ).subquery()
     found = await session.execute(select(hanging.c.task_id, func.count()).group_by(hanging.c.task_id))
     weights = dict(found.tuples().all())
@@ -250,6 +295,34 @@ KINDS = (
         is_past=_session_is_past,
         remove=_remove_sessions,
     ),
+    Kind(
+        counts=("api_tokens",),
+        key=ApiToken.id,
+        by=ApiToken.expires_at,
+        kept=API_TOKENS,
+        remove=_remove_api_tokens,
+    ),
+    Kind(
+        counts=("phone_codes",),
+        key=PhoneCode.user_id,
+        by=PhoneCode.expires_at,
+        kept=TOKENS,
+        remove=_remove_phone_codes,
+    ),
+    Kind(
+        counts=("login_failures",),
+        key=LoginFailure.id,
+        by=LoginFailure.at,
+        kept=LOGIN_FAILURES,
+        remove=_remove_login_failures,
+    ),
+    Kind(
+        counts=("idempotency_keys",),
+        key=IdempotencyKey.digest,
+        by=IdempotencyKey.created_at,
+        kept=KEPT,
+        remove=_remove_idempotency_keys,
+    ),
     Kind(counts=("log_records",), key=LogRecord.id, by=LogRecord.at, kept=None, remove=_remove_log_records),
     Kind(
         counts=("runs",),
@@ -279,4 +352,4 @@ KINDS = (
         remove=_remove_dead_emails,
     ),
 )
-"""Everything that expires. Idempotency keys, notifications and orphaned attachments go here as they come."""
+"""Everything that expires. Notifications and orphaned attachments go here as they come."""

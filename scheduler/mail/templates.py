@@ -116,17 +116,77 @@ def missed_reminders(*, person_name: str, items: Sequence[MissedItem], zone_name
 
 def verify_email(*, person_name: str, link: str, hours: int) -> Rendered:
     """Asks the owner of an address to confirm it; `link` works for `hours` hours."""
-    values = {"person_name": person_name, "link": link, "hours": "1 hour" if hours == 1 else f"{hours} hours"}
-    return Rendered(
-        "Confirm your e-mail address",
-        _template("verify_email.txt").render(values),
-        _template("verify_email.html").render(values),
+    return _both("verify_email", "Confirm your e-mail address", person_name=person_name, link=link, hours=_hours(hours))
+
+
+def reset_password(*, person_name: str, link: str, hours: int) -> Rendered:
+    """The link to a new password for somebody who asked for one; it works for `hours` hours."""
+    return _both("reset_password", "Choose a new password", person_name=person_name, link=link, hours=_hours(hours))
+
+
+def change_email(*, person_name: str, link: str, hours: int) -> Rendered:
+    """Asks the owner of an address to confirm it as the new one of an account."""
+    subject = "Confirm your new e-mail address"
+    return _both("change_email", subject, person_name=person_name, link=link, hours=_hours(hours))
+
+
+def invitation(*, person_name: str, inviter_name: str, address: str, link: str, days: int) -> Rendered:
+    """To somebody for whom an administrator made an account (`address` signs in): the link to a first password.
+
+    `inviter_name`: "" when it is not to be told.
+    """
+    return _both(
+        "invitation",
+        "You are invited to Punctual",
+        person_name=person_name,
+        inviter_name=inviter_name,
+        address=address,
+        link=link,
+        days="1 day" if days == 1 else f"{days} days",
     )
+
+
+def security(*, person_name: str, subject: str, what: str, detail: str, when: str, where: str, advice: str) -> Rendered:
+    """Tells of something serious that happened to an account: what, when, from where ("" where it was not by a request
+    of the person's own), and what to do if it was not them."""
+    return _both(
+        "security",
+        subject,
+        person_name=person_name,
+        heading=subject,
+        what=what,
+        detail=detail,
+        when=when,
+        where=where,
+        advice=advice,
+    )
+
+
+def account_deletion(*, person_name: str, address: str, erased_on: str, days: int) -> Rendered:
+    """Tells that an account will be erased on `erased_on` (from `local_date_text`), `days` days from now, and how to
+    keep it."""
+    return _both(
+        "account_deletion",
+        "Your account will be deleted",
+        person_name=person_name,
+        address=address,
+        erased_on=erased_on,
+        days="1 day" if days == 1 else f"{days} days",
+    )
+
+
+def _both(name: str, subject: str, **values: str) -> Rendered:
+    return Rendered(subject, _template(f"{name}.txt").render(values), _template(f"{name}.html").render(values))
+
+
+def _hours(hours: int) -> str:
+    return "1 hour" if hours == 1 else f"{hours} hours"
 
 
 @cache
 def _environment() -> Environment:
-    return Environment(
+    # Escaped where it is HTML; the other half of each is plain text.
+    return Environment(  # nosec B701
         loader=PackageLoader("scheduler.mail", "templates"),
         autoescape=lambda name: name is not None and name.endswith(".html"),
         undefined=StrictUndefined,

@@ -23,7 +23,7 @@ LEASE = timedelta(seconds=10)
 """Kept ahead by the sender while it lives, so it says how soon a dead one's e-mails are taken up."""
 BATCH = 250
 GIVE_UP_AFTER = timedelta(days=3)
-SECRET_TEMPLATES = frozenset({"verify_email"})
+SECRET_TEMPLATES = frozenset({"verify_email", "change_email", "reset_password", "invitation"})
 """Their tokens are stored as hashes; the message with the link is emptied once it is sent."""
 REFUSED = "refused"
 GAVE_UP = "gave_up"

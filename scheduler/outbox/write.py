@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from email.utils import parseaddr
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy import insert
+from sqlalchemy import Row, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Email, User
+from models import Email
 from models.email import EmailState
 from scheduler.identifiers import new_id
 from scheduler.mail.message import build_message
@@ -20,10 +20,21 @@ from scheduler.mail.templates import Rendered
 from scheduler.settings import Settings
 
 
+class Recipient(Protocol):
+    """To whom an e-mail goes: a `User`, or what else has these."""
+
+    @property
+    def id(self) -> UUID: ...
+    @property
+    def email(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+
+
 async def add_email(
     session: AsyncSession,
     *,
-    user: User,
+    user: Recipient | Row[Any],
     rendered: Rendered,
     template: str,
     settings: Settings,

@@ -185,7 +185,7 @@ class EmbeddedRedis:
         if len(os.fsencode(wanted)) <= SOCKET_PATH_LIMIT:
             return wanted
         # The folder of a temporary file may be too deep itself (macOS, CI runners).
-        for parent in (tempfile.gettempdir(), "/tmp"):
+        for parent in (tempfile.gettempdir(), "/tmp"):  # nosec B108
             if len(os.fsencode(parent)) + len(_SOCKET_FOLDER_PREFIX) + 20 <= SOCKET_PATH_LIMIT:
                 self._own_socket_folder = Path(tempfile.mkdtemp(prefix=_SOCKET_FOLDER_PREFIX, dir=parent))  # mode 0700
                 return self._own_socket_folder / "redis.sock"

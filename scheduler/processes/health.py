@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SECONDS = 1.0
 """How long one look may take."""
 
-_ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}
+_ANY_ADDRESS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104
 
 
 def reachable_host(host: str) -> str:

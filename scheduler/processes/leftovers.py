@@ -26,7 +26,7 @@ def process_birth(pid: int) -> str | None:
     except (OSError, IndexError):
         if Path("/proc/self/stat").exists():
             return None
-    answer = subprocess.run(
+    answer = subprocess.run(  # nosec B607
         ["ps", "-o", "lstart=", "-p", str(pid)],
         capture_output=True,
         text=True,

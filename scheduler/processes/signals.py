@@ -4,6 +4,7 @@ in.
 
 from __future__ import annotations
 
+import os
 import select
 import signal
 import socket
@@ -74,6 +75,16 @@ class SignalWatch:
             except BlockingIOError:
                 pass
         return [descriptor for descriptor in readable if descriptor != wakeup]
+
+
+def has_terminal() -> bool:
+    """Whether there is a terminal whose end SIGHUP tells of. Where there is none, SIGHUP is a request to read the
+    configuration again, as of every service."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 class Pollable(Protocol):

@@ -27,7 +27,7 @@ from scheduler.processes.health import answers
 from scheduler.processes.lifeline import Gate, Lifeline, spawn
 from scheduler.processes.listening import ListenError, bind, close
 from scheduler.processes.redis_program import RedisStartError
-from scheduler.processes.signals import SignalWatch
+from scheduler.processes.signals import SignalWatch, has_terminal
 from scheduler.processes.supervision import Supervised, describe_end, record, say
 
 if TYPE_CHECKING:
@@ -63,10 +63,13 @@ class Up:
         self._redis: EmbeddedRedis | None = None
         self._gate: Gate | None = None
         self._environment = dict(os.environ)
+        self._has_terminal = has_terminal()
+        self._serves = False
         self._began = time.monotonic()
 
     def run(self) -> None:
-        """Run until Ctrl-C, SIGTERM or the end of the terminal. Raises `StartError`, with nothing left
+        """Run until Ctrl-C, SIGTERM or the end of the terminal (where there is none, SIGHUP makes the API read its
+        certificate again). Raises `StartError`, with nothing left
         running.
         """
         try:
@@ -119,6 +122,7 @@ class Up:
         self._gate.open(2)
         self._gate = None
         self._wait_until_answering()
+        self._serves = True
         say(banner(self._settings, time.monotonic() - self._began))
 
     def _starter(
@@ -169,8 +173,16 @@ class Up:
     def _pause(self, seconds: float) -> None:
         """Wait, at most `seconds`, for something to happen. Raises `_Stop` when a signal asks for it."""
         self._watch.wait(seconds)
-        if self._watch.take():
-            raise _Stop
+        for number in self._watch.take():
+            if number is not signal.SIGHUP or self._has_terminal:
+                raise _Stop
+            self._reload()
+
+    def _reload(self) -> None:
+        """Tell the API; before it serves it has yet to read what it would read again."""
+        for child in self._children:
+            if self._serves and child.name == "web" and child.process is not None and child.poll() is None:
+                child.process.send_signal(signal.SIGHUP)
 
     # Life
 

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Row, and_, bindparam, select
+from sqlalchemy import CompoundSelect, Row, and_, bindparam, null, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import NotificationPreference, Task, TaskAssignee, User
+from models import NotificationPreference, Task, TaskAssignee, TaskShare, User
 from models.delivery import Channel
 from models.reminder import Audience
 from scheduler.reminders.recheck import PersonNow, TaskNow, reason_to_skip
@@ -18,10 +18,11 @@ from scheduler.reminders.rules import TASK_DELETED
 
 
 class Tasks(NamedTuple):
-    """Tasks by id, with all that an e-mail shows of them, and the ids of their assignees."""
+    """Tasks by id, with all that an e-mail shows of them, the ids of their assignees, and whom they are shared with."""
 
     rows: dict[UUID, Row[Any]]
     assignees: dict[UUID, list[UUID]]
+    shared_with: dict[UUID, dict[UUID, str]]
 
     def recipients(self, task_id: UUID, *, audience: str, set_by: UUID) -> Sequence[UUID]:
         """Whom a reminder is for when it fires (semantics, 3.1)."""
@@ -40,6 +41,7 @@ class Tasks(NamedTuple):
                 task.deleted_at is not None,
                 task.creator_id,
                 frozenset(self.assignees.get(task_id, ())),
+                self.shared_with.get(task_id, {}),
             ),
             _person_now(person),
             require_verified_email=require_verified_email,
@@ -47,13 +49,17 @@ class Tasks(NamedTuple):
 
 
 async def load_tasks(session: AsyncSession, ids: Iterable[UUID]) -> Tasks:
-    """The tasks and their assignees."""
+    """The tasks and their people."""
     wanted = {"ids": list(ids)}
     rows = {task.id: task for task in await session.execute(_TASKS, wanted)}
     assignees: dict[UUID, list[UUID]] = {}
-    for task_id, user_id in await session.execute(_ASSIGNEES, wanted):
-        assignees.setdefault(task_id, []).append(user_id)
-    return Tasks(rows, assignees)
+    shared_with: dict[UUID, dict[UUID, str]] = {}
+    for task_id, user_id, permission in await session.execute(_TASK_PEOPLE, wanted):
+        if permission is None:
+            assignees.setdefault(task_id, []).append(user_id)
+        else:
+            shared_with.setdefault(task_id, {})[user_id] = permission
+    return Tasks(rows, assignees, shared_with)
 
 
 async def load_people(session: AsyncSession, ids: Iterable[UUID]) -> dict[UUID, Row[Any]]:
@@ -87,8 +93,13 @@ _TASKS = select(
     Task.timezone,
     Task.deleted_at,
 ).where(Task.id.in_(bindparam("ids", expanding=True)))
-_ASSIGNEES = select(TaskAssignee.task_id, TaskAssignee.user_id).where(
-    TaskAssignee.task_id.in_(bindparam("ids", expanding=True))
+_TASK_PEOPLE: CompoundSelect[Any] = union_all(
+    select(TaskAssignee.task_id, TaskAssignee.user_id, null().label("permission")).where(
+        TaskAssignee.task_id.in_(bindparam("ids", expanding=True))
+    ),
+    select(TaskShare.task_id, TaskShare.user_id, TaskShare.permission).where(
+        TaskShare.task_id.in_(bindparam("ids", expanding=True))
+    ),
 )
 _PEOPLE = (
     select(

@@ -6,11 +6,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, and_, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import Row, and_, delete, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Delivery, Reminder, Task
+from models import Delivery, Reminder
 from models.delivery import Channel, DeliveryState
 from models.reminder import Audience, ReminderState
 from scheduler.access import Action, Actor
@@ -21,7 +20,9 @@ from scheduler.reminders import rows as reminder_rows
 from scheduler.reminders.rows import MOST_OF_A_TASK, ReminderSpec, stand_values
 from scheduler.reminders.rules import Stand
 from scheduler.tasks.create import task_times
-from scheduler.tasks.read import get_for_change, get_task
+from scheduler.tasks.read import get_for_change, get_open_for_change, get_task
+from scheduler.tasks.versions import raise_version
+from scheduler.upsert import upsert
 
 SNOOZED = "snoozed"
 
@@ -54,9 +55,7 @@ async def add_reminder(
     """Add one reminder to a task. Raises `NotFound`, `Forbidden`, `Invalid`, `Conflict` (task in the bin)."""
     private = spec.audience == Audience.ME
     action = Action.REMIND_ME if private else Action.REMIND_ASSIGNEES
-    task, _ = await get_for_change(session, actor=actor, task_id=task_id, actions=[action])
-    if task.deleted_at is not None:
-        raise Conflict("This task is in the bin; restore it first.", code="already_deleted")
+    task, _ = await get_open_for_change(session, actor=actor, task_id=task_id, actions=[action])
     present = (await session.execute(select(Reminder.id).where(Reminder.task_id == task_id, _visible_to(actor)))).all()
     reminder_rows.check([spec], times=task_times(task._asdict()), now=now, field="")
     if len(present) >= MOST_OF_A_TASK:
@@ -70,19 +69,25 @@ async def add_reminder(
         now=now,
     )
     if not private:
-        await _raise_version(session, task_id, now)
+        await raise_version(session, task_id, now=now)
     return await _row(session, reminder_id)
+
+
+async def get_for_delete(session: AsyncSession, *, actor: Actor, reminder_id: UUID) -> Row[Any]:
+    """Lock a reminder's task so as to delete the reminder, which is as it is returned. Raises `NotFound` or
+    `Forbidden`."""
+    reminder = await _visible_reminder(session, actor=actor, reminder_id=reminder_id)
+    action = Action.REMIND_ME if reminder.audience == Audience.ME else Action.REMIND_ASSIGNEES
+    await get_for_change(session, actor=actor, task_id=reminder.task_id, actions=[action])
+    return await _visible_reminder(session, actor=actor, reminder_id=reminder_id)  # as the wait for the lock left it
 
 
 async def delete_reminder(session: AsyncSession, *, actor: Actor, reminder_id: UUID, now: datetime) -> None:
     """Delete one reminder; what it sent stays in the ledger. Raises `NotFound` or `Forbidden`."""
-    reminder = await _visible_reminder(session, actor=actor, reminder_id=reminder_id)
-    private = reminder.audience == Audience.ME
-    action = Action.REMIND_ME if private else Action.REMIND_ASSIGNEES
-    await get_for_change(session, actor=actor, task_id=reminder.task_id, actions=[action])
+    reminder = await get_for_delete(session, actor=actor, reminder_id=reminder_id)
     await session.execute(delete(Reminder).where(Reminder.id == reminder_id))
-    if not private:
-        await _raise_version(session, reminder.task_id, now)
+    if reminder.audience != Audience.ME:
+        await raise_version(session, reminder.task_id, now=now)
 
 
 async def snooze(session: AsyncSession, *, actor: Actor, reminder_id: UUID, until: datetime, now: datetime) -> Row[Any]:
@@ -155,11 +160,8 @@ async def _leave_out(session: AsyncSession, *, reminder: Row[Any], user_id: UUID
         "fire_at": reminder.fire_at,
         "created_at": now,
     }
-    try:
-        async with session.begin_nested():
-            await session.execute(insert(Delivery).values(values))
-    except IntegrityError:
-        pass  # snoozed before, or told already: either way nothing goes out for this firing
+    # Where there is a row already, it was snoozed before, or told: either way nothing goes out for this firing.
+    await upsert(session, Delivery, [values])
 
 
 async def _visible_reminder(session: AsyncSession, *, actor: Actor, reminder_id: UUID) -> Row[Any]:
@@ -179,7 +181,3 @@ def _visible_to(actor: Actor) -> Any:
 
 async def _row(session: AsyncSession, reminder_id: UUID) -> Row[Any]:
     return (await session.execute(select(Reminder.__table__).where(Reminder.id == reminder_id))).one()
-
-
-async def _raise_version(session: AsyncSession, task_id: UUID, now: datetime) -> None:
-    await session.execute(update(Task).where(Task.id == task_id).values(version=Task.version + 1, updated_at=now))

@@ -3,6 +3,7 @@ wishes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 from uuid import UUID
 
@@ -23,6 +24,8 @@ class TaskNow(NamedTuple):
     is_deleted: bool
     creator_id: UUID
     assignee_ids: frozenset[UUID]
+    shared_with: Mapping[UUID, str]
+    """Permissions by person."""
 
 
 class PersonNow(NamedTuple):
@@ -43,7 +46,9 @@ def reason_to_skip(task: TaskNow, person: PersonNow | None, *, require_verified_
         return TASK_COMPLETED
     if person is None or not person.is_active:
         return DEACTIVATED
-    related = relations(person.id, creator_id=task.creator_id, assignee_ids=task.assignee_ids)
+    related = relations(
+        person.id, creator_id=task.creator_id, assignee_ids=task.assignee_ids, shared_with=task.shared_with
+    )
     if not may(Role(person.role), related, Action.SEE):
         return NOT_VISIBLE
     if require_verified_email and not person.email_verified:

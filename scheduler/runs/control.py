@@ -40,6 +40,8 @@ async def run_now(
         raise NotFound()
     if job.needs_schedule:
         raise Invalid(FieldError("", "Only a schedule can ask for it: POST /schedules/{id}/run", "needs_schedule"))
+    if job.needs_request:
+        raise Invalid(FieldError("", "Only a person's own request can ask for it", "needs_request"))
     try:
         job.arguments.model_validate(dict(arguments or {}))
     except ValidationError as error:

@@ -193,7 +193,7 @@ async def _fair(session: AsyncSession, *, queue: str, first: Sequence[Any]) -> S
     owners = (await session.execute(select(Run.owner_id).where(*contended).distinct())).scalars().all()
     if len(owners) < 2:
         return first
-    turns = random.sample(list(owners), min(MOST_OWNERS, len(owners), room - len(sure)))
+    turns = random.sample(list(owners), min(MOST_OWNERS, len(owners), room - len(sure)))  # nosec B311
     # Twice the equal part, as some owners have less than theirs.
     share = -(-2 * (room - len(sure)) // len(turns))
     candidates = await _firsts(session, contended, turns, share)

@@ -28,7 +28,11 @@ class JobName(StrEnum):
     SEND_REMINDERS = "send_reminders"
     SEND_EMAILS = "send_emails"
     RUN_SCHEDULE = "run_schedule"
+    SEND_PASSWORD_RESET = "send_password_reset"
+    SEND_SMS = "send_sms"
     CLEANUP = "cleanup"
+    ERASE_ACCOUNTS = "erase_accounts"
+    EXPORT_ACCOUNT = "export_account"
     REAP = "reap"
 
 
@@ -62,6 +66,8 @@ class Job:
     """While a run is unfinished, asking for another gives that one."""
     needs_schedule: bool = False
     """It does what a schedule says, so nobody can run it without one."""
+    needs_request: bool = False
+    """It does the rest of a person's request, so nobody can run it without one."""
     arguments: type[BaseModel] = NoArguments
     """What "run now" may be given."""
 
@@ -102,6 +108,24 @@ _DECLARED = (
         needs_schedule=True,
     ),
     Job(
+        name=JobName.SEND_PASSWORD_RESET,
+        description="Writes the e-mail with the link to a new password, for who has forgotten theirs.",
+        timeout_s=30,
+        attempts=5,
+        retry=Backoff(base_s=2, cap_s=60),
+        priority=HIGH,
+        needs_request=True,
+    ),
+    Job(
+        name=JobName.SEND_SMS,
+        description="Sends the code that confirms a telephone number, through the SMS gateway.",
+        timeout_s=30,
+        attempts=4,
+        retry=Backoff(base_s=5, cap_s=60, least_s=2),
+        priority=HIGH,
+        needs_request=True,
+    ),
+    Job(
         name=JobName.CLEANUP,
         description="Deletes what has expired: tokens, sessions, old runs and records, the bin after 30 days.",
         cron="17 * * * *",
@@ -110,6 +134,24 @@ _DECLARED = (
         retry=Backoff(base_s=60, cap_s=600, least_s=5),
         priority=LOW,
         is_unique=True,
+    ),
+    Job(
+        name=JobName.ERASE_ACCOUNTS,
+        description="Erases the accounts that their owners gave up 14 days ago, and what is left of deleted ones.",
+        cron="37 * * * *",
+        timeout_s=3600,
+        attempts=3,
+        retry=Backoff(base_s=60, cap_s=600, least_s=5),
+        is_unique=True,
+    ),
+    Job(
+        name=JobName.EXPORT_ACCOUNT,
+        description="Gathers all that is stored about a person into a ZIP, because they asked for it.",
+        timeout_s=1800,
+        attempts=3,
+        retry=Backoff(base_s=10, cap_s=300, least_s=2),
+        priority=LOW,
+        needs_request=True,
     ),
 )
 JOBS: dict[str, Job] = {job.name: job for job in _DECLARED}

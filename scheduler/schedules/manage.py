@@ -24,7 +24,7 @@ from scheduler.schedules.cron import parse_cron
 from scheduler.schedules.read import get_row
 from scheduler.schedules.unfinished import cancel_unbegun, unfinished_runs
 from scheduler.settings import Settings
-from scheduler.tasks.create import check_assignees
+from scheduler.tasks.assign import check_assignees
 
 MOST_OF_A_PERSON = 200
 MOST_OF_A_BACKFILL = 1000

@@ -1,1 +1,1 @@
-"""Tasks: create, read, list, change, delete."""
+"""Tasks: create, read, list, change, assign, share, delete."""

@@ -7,16 +7,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, update
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Task, TaskAssignee
+from models import Task
 from scheduler.access import Action, Actor
 from scheduler.clock import zone
-from scheduler.errors import Conflict, PreconditionFailed
+from scheduler.errors import Conflict
 from scheduler.reminders import rows as reminder_rows
-from scheduler.tasks.create import assign, start_of_day, task_times
-from scheduler.tasks.read import PRIORITIES, get_for_change
+from scheduler.tasks.assign import replace_assignees
+from scheduler.tasks.create import start_of_day, task_times
+from scheduler.tasks.read import PRIORITIES, get_for_change, get_open_for_change
+from scheduler.tasks.versions import check_version
 
 
 async def change_task(
@@ -33,16 +35,14 @@ async def change_task(
     Raises `NotFound`, `Forbidden`, `Invalid`, `PreconditionFailed` when `if_version` is not the present one,
     or `Conflict` (`already_deleted`) for a task in the bin.
     """
-    task, assignee_ids = await get_for_change(session, actor=actor, task_id=task_id, actions=_actions(changes))
-    _check_version(task.version, if_version)
-    if task.deleted_at is not None:
-        raise Conflict("This task is in the bin; restore it first.", code="already_deleted")
+    task, people = await get_open_for_change(
+        session, actor=actor, task_id=task_id, actions=_actions(changes), if_version=if_version
+    )
     before = dict(task._mapping)
     after = before | _columns(changes, before, now)
-    other_assignees = "assignee_ids" in changes and set(changes["assignee_ids"]) != assignee_ids
-    if other_assignees:
-        await session.execute(delete(TaskAssignee).where(TaskAssignee.task_id == task_id))
-        await assign(session, task_id=task_id, user_ids=changes["assignee_ids"], now=now, already=assignee_ids)
+    other_assignees = "assignee_ids" in changes and await replace_assignees(
+        session, task_id=task_id, present=people.assignee_ids, user_ids=changes["assignee_ids"], now=now
+    )
     times = task_times(after)
     if times != task_times(before):
         await reminder_rows.follow_task(session, task_id=task_id, times=times, now=now)
@@ -78,8 +78,9 @@ async def _set_deleted(
     now: datetime,
     if_version: int | None = None,
 ) -> None:
-    task, _ = await get_for_change(session, actor=actor, task_id=task_id, actions=[Action.DELETE])
-    _check_version(task.version, if_version)
+    action = Action.RESTORE if deleted_at is None else Action.DELETE
+    task, _ = await get_for_change(session, actor=actor, task_id=task_id, actions=[action])
+    check_version(task.version, if_version)
     if (task.deleted_at is None) == (deleted_at is None):
         if deleted_at is None:
             raise Conflict("This task is not in the bin.", code="already_restored")
@@ -117,11 +118,6 @@ def _columns(changes: Mapping[str, Any], before: Mapping[str, Any], now: datetim
             due_at = due_at.astimezone(zone(before["timezone"])).replace(tzinfo=zone(merged["timezone"]))
         columns["due_at"] = start_of_day(due_at, all_day=True, timezone=merged["timezone"])
     return columns
-
-
-def _check_version(present: int, wanted: int | None) -> None:
-    if wanted is not None and wanted != present:
-        raise PreconditionFailed()
 
 
 async def _write(session: AsyncSession, task_id: UUID, columns: Mapping[str, Any], now: datetime) -> None:

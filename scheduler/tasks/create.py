@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import insert, or_, select
+from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Task, TaskAssignee, User
+from models import Task
 from scheduler.access import Actor
 from scheduler.clock import zone
-from scheduler.errors import FieldError, Invalid
 from scheduler.identifiers import new_id
 from scheduler.reminders import rows as reminder_rows
 from scheduler.reminders.rules import TaskTimes
+from scheduler.tasks.assign import replace_assignees
 from scheduler.tasks.read import PRIORITIES
-
-MOST_ASSIGNEES = 50
 
 
 async def create_task(session: AsyncSession, *, actor: Actor, values: Mapping[str, Any], now: datetime) -> UUID:
@@ -50,7 +48,9 @@ async def create_task(session: AsyncSession, *, actor: Actor, values: Mapping[st
         "version": 1,
     }
     await session.execute(insert(Task).values(task))
-    await assign(session, task_id=task["id"], user_ids=values.get("assignee_ids", ()), now=now)
+    await replace_assignees(
+        session, task_id=task["id"], present=frozenset(), user_ids=values.get("assignee_ids", ()), now=now
+    )
     await reminder_rows.add(
         session,
         task_id=task["id"],
@@ -60,49 +60,6 @@ async def create_task(session: AsyncSession, *, actor: Actor, values: Mapping[st
         now=now,
     )
     return UUID(str(task["id"]))
-
-
-async def assign(
-    session: AsyncSession,
-    *,
-    task_id: UUID,
-    user_ids: Sequence[UUID],
-    now: datetime,
-    already: Set[UUID] = frozenset(),
-) -> None:
-    """Insert assignees. Raises `Invalid` that points at one who is not there or not active (unless `already`
-    assigned), or at too many."""
-    wanted = list(dict.fromkeys(user_ids))
-    if not wanted:
-        return
-    if len(wanted) > MOST_ASSIGNEES:
-        raise Invalid(FieldError("/assignee_ids", f"a task has at most {MOST_ASSIGNEES} assignees", "too_long"))
-    await check_assignees(session, user_ids=user_ids, already=already)
-    await session.execute(
-        insert(TaskAssignee),
-        [{"task_id": task_id, "user_id": user_id, "assigned_at": now} for user_id in wanted],
-    )
-
-
-async def check_assignees(
-    session: AsyncSession,
-    *,
-    user_ids: Sequence[UUID],
-    already: Set[UUID] = frozenset(),
-    field: str = "/assignee_ids",
-) -> None:
-    """Raise `Invalid` that points, below `field`, at whoever is not there or not active (unless `already` assigned)."""
-    if not user_ids:
-        return
-    query = select(User.id).where(User.id.in_(set(user_ids)), or_(User.status == "active", User.id.in_(already)))
-    known = set((await session.execute(query)).scalars())
-    unknown = [
-        FieldError(f"{field}/{index}", "is nobody that you could assign", "not_found")
-        for index, user_id in enumerate(user_ids)
-        if user_id not in known
-    ]
-    if unknown:
-        raise Invalid(*unknown)
 
 
 def start_of_day(due_at: datetime | None, *, all_day: bool, timezone: str) -> datetime | None:

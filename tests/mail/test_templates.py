@@ -11,7 +11,19 @@ from typing import Any
 import pytest
 
 from scheduler.mail.local_time import late_text, local_date_text, local_text
-from scheduler.mail.templates import MissedItem, ReminderLinks, missed_reminders, reminder, verify_email
+from scheduler.mail.templates import (
+    MissedItem,
+    ReminderLinks,
+    Rendered,
+    account_deletion,
+    change_email,
+    invitation,
+    missed_reminders,
+    reminder,
+    reset_password,
+    security,
+    verify_email,
+)
 
 INSTANT = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 BASE = "https://tasks.example.org/act/"
@@ -154,6 +166,51 @@ def test_verify_email() -> None:
     assert f"{BASE}verify{TOKEN}" in rendered.text
     assert "24 hours" in rendered.text
     assert "Alice <b>" in page.words
+
+
+def of_accounts(words: str) -> list[tuple[Rendered, int]]:
+    """Every e-mail about an account, with `words` wherever people's own stand, and how often they do."""
+    link = f"{BASE}reset{TOKEN}"
+    return [
+        (reset_password(person_name=words, link=link, hours=1), 1),
+        (change_email(person_name=words, link=link, hours=24), 1),
+        (invitation(person_name=words, inviter_name=words, address="a@example.org", link=link, days=7), 2),
+        (
+            security(
+                person_name=words,
+                subject="Your role was changed",
+                what="It was changed.",
+                detail=words,
+                when=local_text(INSTANT, "Europe/Berlin"),
+                where="192.0.2.1, curl",
+                advice="tell an administrator",
+            ),
+            2,
+        ),
+        (
+            account_deletion(
+                person_name=words,
+                address="a@example.org",
+                erased_on=local_date_text(INSTANT, "Europe/Berlin"),
+                days=14,
+            ),
+            1,
+        ),
+    ]
+
+
+@pytest.mark.parametrize("words", ["Alice", "<script>alert(1)</script>", "{{ link }}", "a & b \"c\" 'd'", "🎉 שלום"])
+def test_emails_about_accounts(words: str) -> None:
+    for rendered, times in of_accounts(words):
+        page = Reader(rendered.html)
+        assert rendered.text.count(words) == page.words.count(words) == times
+        assert "script" not in page.tags and "img" not in page.tags
+        assert all(link in rendered.text for link in page.links.values())
+        assert rendered.subject in page.words and rendered.text.startswith(rendered.subject + "\n")
+        assert len(rendered.html.encode()) <= 4096
+        assert "\n\n\n" not in rendered.text and "None" not in rendered.text
+        # What asks for nothing has no link; what does has one, in both parts.
+        assert len(page.links) == ("token=" in rendered.text)
 
 
 @pytest.mark.parametrize(

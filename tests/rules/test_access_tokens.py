@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import string
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.accounts.access_tokens import LEEWAY, LIFETIME, AccessTokens
+from scheduler.accounts.access_tokens import LEEWAY, LIFETIME, MOST_VERIFIED, AccessTokens
 from scheduler.errors import Unauthenticated
 from scheduler.identifiers import new_id
 
@@ -64,6 +65,59 @@ def test_any_bit_changed_makes_it_invalid() -> None:
             assert refusal(token) == "unauthenticated"
 
 
+def test_any_bit_of_its_text_changed_makes_it_invalid() -> None:
+    """Also where a lenient decoder reads the same bytes: the two bits behind a signature's last byte count."""
+    token = issue().encode()
+    for bit in range(len(token) * 8):
+        changed = bytearray(token)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert refusal(changed.decode("latin-1")) == "unauthenticated"
+
+
+CHARACTERS = string.ascii_letters + string.digits + "-_.=+/ !\t\n\x00é"
+
+
+@given(st.data())
+def test_any_edit_makes_it_invalid(data: st.DataObject) -> None:
+    token = issue()
+    start = data.draw(st.integers(0, len(token)))
+    end = data.draw(st.integers(start, min(len(token), start + 3)))
+    edited = token[:start] + data.draw(st.text(CHARACTERS, max_size=3)) + token[end:]
+    if edited != token:
+        assert refusal(edited) == "unauthenticated"
+
+
+def test_one_token_has_one_text() -> None:
+    """PyJWT by itself takes the first of these, and older ones took them all."""
+    token = issue()
+    for other in (token + "=", token + "\n", token[:-5] + "!" + token[-5:], token.replace(".", "\n.", 1)):
+        assert refusal(other) == "unauthenticated"
+    alphabet = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    last = alphabet.index(token[-1])
+    assert last % 4 == 0
+    for spare_bits in (1, 2, 3):
+        assert refusal(token[:-1] + alphabet[last + spare_bits]) == "unauthenticated"
+
+
+def test_what_was_right_once_is_refused_once_its_time_is_over() -> None:
+    """What is remembered is that the signature is right, and not that the token works."""
+    token = issue()
+    assert TOKENS.verify(token, now=NOW).user_id == PERSON
+    assert refusal(token, now=NOW + timedelta(hours=1)) == "token_expired"
+    assert refusal(token, now=NOW - timedelta(hours=1)) == "unauthenticated"
+    assert TOKENS.verify(token, now=NOW + timedelta(minutes=1)).user_id == PERSON
+
+
+def test_what_is_remembered_is_bounded_and_holds_no_refusals() -> None:
+    tokens = AccessTokens([NEW])
+    for _ in range(3):
+        assert refusal(forge(headers={"typ": "JWT"}), tokens=tokens) == "unauthenticated"
+    assert tokens._signed.cache_info().currsize == 0
+    tokens.verify(issue(tokens), now=NOW)
+    info = tokens._signed.cache_info()
+    assert info.currsize == 1 and info.maxsize == MOST_VERIFIED
+
+
 def test_keys_rotate() -> None:
     before, after, elsewhere = AccessTokens([OLD]), AccessTokens([NEW]), AccessTokens([OTHER])
     assert TOKENS.verify(issue(before), now=NOW).user_id == PERSON
@@ -106,8 +160,15 @@ def test_the_forger_can_forge() -> None:
         forge(headers={"kid": "None"}),
         forge(headers={"typ": "JWT"}),
         forge(headers={"typ": None}),
+        forge(headers={"typ": "AT+JWT"}),
+        forge(headers={"crit": ["b64"], "b64": True}),
+        forge(headers={"crit": []} | {"x": 1}),
+        forge(headers={"jku": "https://example.com/keys"}),
+        forge(headers={"jwk": {"kty": "oct", "k": "AA"}}),
         forge(aud="somebody-else"),
         forge(aud=["somebody", "else"]),
+        forge(aud=["punctual-api"]),
+        forge(aud=["punctual-api", "somebody-else"]),
         forge(iss="somebody-else"),
         forge(without="aud"),
         forge(without="iss"),

@@ -77,4 +77,4 @@ def test_failures_of_one_try_count_once_and_the_wait_is_bounded() -> None:
     for _ in range(2000):
         seconds.now += breaker.wait_s
         breaker.failed()
-        assert 0.5 <= breaker.wait_s <= 10
+        assert 0.499 <= breaker.wait_s <= 10  # less by what floats lose

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import unicodedata
 from collections.abc import Iterator
 
 import pytest
 
-from scheduler.accounts.passwords import Passwords, _common, normalise, objection
+from scheduler.accounts.passwords import MOST_THREADS, NICER_BY, Passwords, _common, normalise, objection
 
 EMAIL = "alice.long.name@example.com"
 COMPOSED, DECOMPOSED = (
@@ -89,3 +92,15 @@ async def test_nobody_and_damage_match_nothing(passwords: Passwords) -> None:
     assert not await passwords.matches(None, "nobody has this password")
     assert not await passwords.matches("not a hash", "nobody has this password")
     assert not await passwords.matches("", "nobody has this password")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness of its own")
+async def test_hashes_give_way_to_requests() -> None:
+    """A loop that has something to do does not wait behind them for its core."""
+    passwords = Passwords()
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    theirs = await passwords._run(lambda: str(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    assert int(theirs) == min(19, own + NICER_BY)
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+    assert 1 <= passwords._threads._max_workers <= MOST_THREADS
+    passwords.close()

@@ -7,8 +7,8 @@ import pytest
 from scheduler.identifiers import new_id
 from scheduler.reminders.recheck import PersonNow, TaskNow, reason_to_skip
 
-ALICE, BOB, CAROL = new_id(), new_id(), new_id()
-TASK = TaskNow("todo", is_deleted=False, creator_id=ALICE, assignee_ids=frozenset({BOB}))
+ALICE, BOB, CAROL, DAN = new_id(), new_id(), new_id(), new_id()
+TASK = TaskNow("todo", is_deleted=False, creator_id=ALICE, assignee_ids=frozenset({BOB}), shared_with={DAN: "view"})
 PERSON = PersonNow(BOB, "user", is_active=True, email_verified=True, wants_email=True)
 
 done, binned = {"status": "completed"}, {"is_deleted": True}
@@ -29,6 +29,9 @@ gone, unverified, unwanted = {"is_active": False}, {"email_verified": False}, {"
         ({}, {"id": CAROL, "role": "manager"}, True, None),
         ({}, {"id": CAROL, "role": "admin"}, True, None),
         ({"assignee_ids": frozenset()}, {}, True, "not_visible"),
+        ({}, {"id": DAN}, True, None),
+        ({"shared_with": {DAN: "edit"}}, {"id": DAN}, True, None),
+        ({"shared_with": {}}, {"id": DAN}, True, "not_visible"),
         ({}, unverified, True, "email_unverified"),
         ({}, unverified, False, None),
         ({}, unwanted, True, "preference_off"),

@@ -115,6 +115,8 @@ WRONG = [
     ("SMS_URL", "twilio://sid:token@host/a/b"),
     ("SMS_URL", "twilio://sid:token@host:port/+15550100"),
     ("SMS_URL", "twilio://sid:token@[::1/+15550100"),
+    ("SMS_URL", "twilio://sid:token@host/+15550100?tls=maybe"),
+    ("SMS_URL", "twilio://sid:token@host/+15550100?verify=no"),
     ("STORAGE_URL", "nonsense"),
     ("STORAGE_URL", "/srv/files"),
     ("STORAGE_URL", "file:relative"),
@@ -302,6 +304,7 @@ def test_redis_urls(load: Load, url: str) -> None:
         "twilio://sid:token@127.0.0.1:8025/whatsapp:+15550100",
         "twilio://sid:token@api.example.org/whatsapp%3A%2B15550100",
         "twilio://sid:token@api.example.org/Punctual",
+        "twilio://sid:token@10.0.0.5:8080/+15550100?tls=off",
     ],
 )
 def test_sms_urls(load: Load, url: str) -> None:

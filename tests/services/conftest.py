@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
+from typing import Any
 
 import pytest
+from argon2 import PasswordHasher
 
 from bench.sink import SinkProcess
 from scheduler.accounts.access_tokens import AccessTokens
+from scheduler.accounts.client import Client
 from scheduler.accounts.passwords import Passwords
+from scheduler.accounts.sign_in import Tokens, login
 from scheduler.database import Database
+from scheduler.encryption import Encryption
+from scheduler.errors import Forbidden, Unauthenticated
 from scheduler.links import Links
 from scheduler.mail.delivery import Transport
 from scheduler.mail.maildir import MaildirTransport
@@ -43,6 +51,79 @@ def passwords() -> Iterator[Passwords]:
 @pytest.fixture
 def access_tokens(settings: Settings) -> AccessTokens:
     return AccessTokens(settings.secret_keys)
+
+
+@pytest.fixture
+def encryption(settings: Settings) -> Encryption:
+    return Encryption(settings.secret_keys)
+
+
+PASSWORD = "correct horse battery"
+CLIENT = Client("192.0.2.1", "a browser")
+
+
+@dataclass
+class SignIn:
+    """The service's way in: called with what a person types, it gives tokens or raises."""
+
+    database: Database
+    settings: Settings
+    passwords: Passwords
+    access_tokens: AccessTokens
+    encryption: Encryption
+
+    async def __call__(
+        self,
+        email: str = "alice@example.com",
+        password: str = PASSWORD,
+        *,
+        otp: str | None = None,
+        client: Client = CLIENT,
+        now: datetime = NOW,
+    ) -> Tokens:
+        return await login(
+            self.database,
+            email=email,
+            password=password,
+            otp=otp,
+            client=client,
+            passwords=self.passwords,
+            access_tokens=self.access_tokens,
+            encryption=self.encryption,
+            settings=self.settings,
+            now=now,
+        )
+
+    async def refusal(self, email: str = "alice@example.com", password: str = PASSWORD, **options: Any) -> str:
+        """The code with which it is refused."""
+        with pytest.raises((Unauthenticated, Forbidden)) as caught:
+            await self(email, password, **options)
+        assert isinstance(caught.value, Unauthenticated | Forbidden)
+        return caught.value.error_code
+
+
+@pytest.fixture
+def sign_in(
+    database: Database,
+    settings: Settings,
+    passwords: Passwords,
+    access_tokens: AccessTokens,
+    encryption: Encryption,
+) -> SignIn:
+    return SignIn(database, settings, passwords, access_tokens, encryption)
+
+
+@pytest.fixture(scope="session")
+def password_hash(passwords: Passwords) -> str:
+    """Of PASSWORD, as it is stored today; made once, as it takes time."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(lambda: asyncio.run(passwords.hash(PASSWORD))).result()
+
+
+@pytest.fixture(scope="session")
+def quick_hash() -> str:
+    """Of PASSWORD, as somebody may have stored it long ago: checked in no time, and made anew by whoever signs in."""
+    return PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, event, func, select, update
+from sqlalchemy import Row, event, func, select, text, update
 
 from models import Base, Task
 from scheduler.database import Database
@@ -78,3 +78,26 @@ async def reap(database: Database, *, worker: str, now: datetime) -> dict[str, i
     if first is None or second is None:
         return first or second
     return {name: first[name] + second[name] for name in first}
+
+
+async def everything_stored(database: Database) -> dict[str, list[dict[str, Any]]]:
+    """Each row of each table as the database has it, past all types of ours."""
+    found = {}
+    async with database.read() as session:
+        for table in Base.metadata.sorted_tables:
+            result = await session.execute(
+                text(f"SELECT * FROM {session.bind.dialect.identifier_preparer.quote(table.name)}")
+            )
+            found[table.name] = [dict(row._mapping) for row in result]
+    return found
+
+
+def holding(stored: dict[str, list[dict[str, Any]]], needle: bytes) -> set[str]:
+    """The columns in which a value holds this."""
+    return {
+        f"{table}.{column}"
+        for table, found in stored.items()
+        for row in found
+        for column, value in row.items()
+        if needle.lower() in (value if isinstance(value, bytes) else str(value).encode()).lower()
+    }

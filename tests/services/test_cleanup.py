@@ -17,11 +17,15 @@ from sqlalchemy import event, func, select, text
 from structlog.testing import capture_logs
 
 from models import (
+    ApiToken,
     Base,
     Delivery,
     Email,
+    IdempotencyKey,
+    LoginFailure,
     LogRecord,
     OneTimeToken,
+    PhoneCode,
     RefreshToken,
     Reminder,
     Run,
@@ -34,7 +38,8 @@ from models import (
 from models.run import UNFINISHED, RunState
 from scheduler.access import Actor
 from scheduler.accounts.access_tokens import AccessTokens
-from scheduler.accounts.sign_in import SESSION_LIFETIME, refresh, token_digest
+from scheduler.accounts.digests import token_digest
+from scheduler.accounts.sign_in import SESSION_LIFETIME, refresh
 from scheduler.cleanup.clean import AIM_S, FIRST_BATCH, LEAST, MOST, clean_up, fitted
 from scheduler.cleanup.kinds import A_DAY, KINDS, NEVER
 from scheduler.database import Database
@@ -57,6 +62,10 @@ NOTHING = {
     "one_time_tokens": 0,
     "refresh_tokens": 0,
     "sessions": 0,
+    "api_tokens": 0,
+    "phone_codes": 0,
+    "login_failures": 0,
+    "idempotency_keys": 0,
     "log_records": 0,
     "runs": 0,
     "tasks": 0,
@@ -87,15 +96,59 @@ async def clean(database: Database, *, now: datetime = NOW, **options: Any) -> d
 
 
 def token_row(user: Actor, expires_at: datetime) -> dict[str, Any]:
-    digest = hashlib.sha256(str(next(_numbers)).encode()).digest()
     return {
-        "digest": digest,
+        "digest": random_digest(),
         "user_id": user.user_id,
         "purpose": "verify_email",
         "email": "alice@example.com",
         "created_at": expires_at - A_DAY,
         "expires_at": expires_at,
         "used_at": None,
+    }
+
+
+def random_digest() -> bytes:
+    return hashlib.sha256(str(next(_numbers)).encode()).digest()
+
+
+def api_token_row(user: Actor, expires_at: datetime | None) -> dict[str, Any]:
+    return {
+        "id": new_id(),
+        "digest": random_digest(),
+        "user_id": user.user_id,
+        "name": "my program",
+        "scopes": "tasks:read",
+        "created_at": LONG_AGO,
+        "expires_at": expires_at,
+        "last_used_at": None,
+    }
+
+
+def phone_code_row(user: Actor, expires_at: datetime) -> dict[str, Any]:
+    return {
+        "user_id": user.user_id,
+        "phone": "+4915112345678",
+        "digest": random_digest(),
+        "attempts": 0,
+        "created_at": LONG_AGO,
+        "expires_at": expires_at,
+    }
+
+
+def login_failure_row(at: datetime) -> dict[str, Any]:
+    return {"id": new_id(), "address_digest": random_digest(), "at": at}
+
+
+def idempotency_key_row(user: Actor, created_at: datetime) -> dict[str, Any]:
+    return {
+        "digest": random_digest(),
+        "user_id": user.user_id,
+        "fingerprint": random_digest(),
+        "owner": new_id(),
+        "created_at": created_at,
+        "status": 204,
+        "headers": {},
+        "body": b"",
     }
 
 
@@ -112,8 +165,7 @@ def session_row(user: Actor, last_used_at: datetime, ended_at: datetime | None =
 
 
 def refresh_token_row(session_id: UUID) -> dict[str, Any]:
-    digest = hashlib.sha256(str(next(_numbers)).encode()).digest()
-    return {"digest": digest, "session_id": session_id, "created_at": LONG_AGO, "used_at": None}
+    return {"digest": random_digest(), "session_id": session_id, "created_at": LONG_AGO, "used_at": None}
 
 
 def log_row(at: datetime) -> dict[str, Any]:
@@ -164,6 +216,10 @@ async def test_what_is_past_goes_to_the_microsecond(database: Database, people: 
         (OneTimeToken, lambda late: token_row(people.alice, NOW - A_DAY + late)),
         (Session, lambda late: session_row(people.alice, NOW - SESSION_LIFETIME - A_DAY + late)),
         (Session, lambda late: session_row(people.bob, LONG_AGO, ended_at=MONTH_AGO + late)),
+        (ApiToken, lambda late: api_token_row(people.alice, MONTH_AGO + late)),
+        (PhoneCode, lambda late: phone_code_row(people.bob if late else people.alice, NOW - A_DAY + late)),
+        (LoginFailure, lambda late: login_failure_row(NOW - A_DAY + late)),
+        (IdempotencyKey, lambda late: idempotency_key_row(people.alice, NOW - A_DAY + late)),
         (LogRecord, lambda late: log_row(MONTH_AGO + late)),
         (Run, lambda late: run_row(LONG_AGO, finished_at=MONTH_AGO + late)),
         (Task, lambda late: task_row(people.alice.user_id, at=LONG_AGO, deleted_at=MONTH_AGO + late)),
@@ -173,9 +229,12 @@ async def test_what_is_past_goes_to_the_microsecond(database: Database, people: 
         goes, stays = make(timedelta(0)), make(MICROSECOND)
         await add_rows(database, model, [goes])
         await add_rows(database, model, [stays])
-        key = "digest" if model is OneTimeToken else "id"
-        kept.setdefault(model, set()).add(stays[key])
-    expected = NOTHING | dict.fromkeys(("one_time_tokens", "log_records", "runs", "tasks", "dead_emails"), 1)
+        (key,) = model.__table__.primary_key.columns
+        kept.setdefault(model, set()).add(stays[key.name])
+    forever = api_token_row(people.alice, None)
+    await add_rows(database, ApiToken, [forever])
+    kept[ApiToken].add(forever["id"])
+    expected = NOTHING | {name: 1 for name in NOTHING if name not in ("refresh_tokens", "emptied_emails", "kinds_left")}
     assert await clean(database) == expected | {"sessions": 2}
     for table, keys in kept.items():
         conditions = [Run.queued_at < NOW] if table is Run else []
@@ -183,6 +242,7 @@ async def test_what_is_past_goes_to_the_microsecond(database: Database, people: 
     assert await clean(database) == NOTHING
     assert await clean(database, now=NOW + MICROSECOND) == expected | {"sessions": 2}
     assert await clean(database, now=NOW + timedelta(days=1000)) == NOTHING
+    assert await ids(database, ApiToken) == {forever["id"]}
 
 
 async def test_the_operator_says_how_long_runs_and_records_are_kept(database: Database, people: People) -> None:
@@ -475,7 +535,7 @@ async def test_it_stops_at_its_time_limit_and_the_next_goes_on(database: Databas
     await keep_last_runs(database)
     await add_rows(database, LogRecord, [log_row(LONG_AGO) for _ in range(FIRST_BATCH + 50)])
     ticks = counter()  # each look at the clock is 10 ms later
-    counts = await clean(database, seconds=lambda: next(ticks) / 100, longest_s=0.1)
+    counts = await clean(database, seconds=lambda: next(ticks) / 100, longest_s=0.25)
     assert counts["log_records"] == FIRST_BATCH and counts["kinds_left"] > 0
     assert await count(database, LogRecord) == 50
     assert await clean(database) == NOTHING | {"log_records": 50}

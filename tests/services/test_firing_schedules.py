@@ -278,7 +278,7 @@ async def test_a_unique_job_that_somebody_asked_for_is_in_the_way(database: Data
         (at, "skipped", {"reason": "overlap", "run_id": str(asked)}),
     ]
     await finish(database, asked)
-    assert await fire_schedules(database, now=at + HOUR) == 1
+    await fire_schedules(database, now=at + HOUR)
     assert (await runs_of(database, schedule.id))[-1] == (at + HOUR, "queued", None)
 
 

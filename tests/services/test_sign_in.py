@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+import structlog
 
-from models import RefreshToken, Session, User
+from models import Activity, LoginFailure, RefreshToken, Session, User
 from scheduler.access import Actor, Role
 from scheduler.accounts.access_tokens import AccessTokens
 from scheduler.accounts.client import Client
+from scheduler.accounts.login_lock import MOST_FAILURES, address_digest
 from scheduler.accounts.passwords import Passwords
 from scheduler.accounts.profile import change_profile, get_profile
 from scheduler.accounts.sign_in import (
     SESSION_LIFETIME,
     Tokens,
-    authenticate,
-    end_session,
-    login,
     open_session,
     refresh,
+    sign_out,
 )
-from scheduler.database import Database
+from scheduler.database import REVOKED, Database
 from scheduler.errors import Forbidden, Unauthenticated
 from scheduler.identifiers import new_id
-from tests.factories import NOW, People, add_person
-from tests.services.stored import count, one, rows, set_
-
-PASSWORD = "correct horse battery"
-CLIENT = Client("192.0.2.1", "a browser")
+from tests.factories import NOW, People, add_person, add_rows
+from tests.services.conftest import CLIENT, PASSWORD, SignIn
+from tests.services.entering import enter
+from tests.services.stored import count, one, rows, set_, statements
 
 
 @pytest.fixture
@@ -51,8 +52,7 @@ class Door:
         return await refresh(self.database, refresh_token=token, access_tokens=self.access_tokens, now=now)
 
     async def enter(self, token: str, *, now: datetime = NOW) -> Actor:
-        async with self.database.read() as session:
-            return await authenticate(session, token=token, access_tokens=self.access_tokens, now=now)
+        return await enter(self.database, token, access_tokens=self.access_tokens, now=now)
 
     async def refusal(self, token: str, *, now: datetime = NOW) -> str:
         """The code with which a refresh token, or else an access token, is refused."""
@@ -70,62 +70,142 @@ def door(database: Database, access_tokens: AccessTokens) -> Door:
 # -- login ---------------------------------------------------------------------------------------------------
 
 
-async def test_login(database: Database, passwords: Passwords, access_tokens: AccessTokens, door: Door) -> None:
-    alice = await add_person(database, "alice", password_hash=await passwords.hash(PASSWORD))
+async def test_login(database: Database, sign_in: SignIn, password_hash: str, door: Door) -> None:
+    alice = await add_person(database, "alice", password_hash=password_hash)
     await add_person(database, "bob")  # was invited, and has no password yet
-
-    async def sign_in(email: str, password: str = PASSWORD) -> Tokens:
-        return await login(
-            database,
-            email=email,
-            password=password,
-            client=Client("::1", "x" * 600),
-            passwords=passwords,
-            access_tokens=access_tokens,
-            now=NOW,
-        )
-
-    tokens = await sign_in(" Alice@Example.com ")
+    tokens = await sign_in(" Alice@Example.com ", client=Client("::1", "x" * 600))
     assert (await door.enter(tokens.access_token)).user_id == alice.user_id
-    assert len((await one(database, Session)).user_agent) == 500
+    opened = await one(database, Session)
+    assert (opened.ip, len(opened.user_agent)) == ("::1", 500)
+    signed_in = await one(database, Activity)
+    assert (signed_in.action, signed_in.actor_id, signed_in.target_type, signed_in.target_id) == (
+        "signed_in",
+        alice.user_id,
+        "session",
+        opened.id,
+    )
+    assert (signed_in.at, signed_in.ip, len(signed_in.user_agent)) == (NOW, "::1", 500)
     for email, password in (
         ("alice@example.com", PASSWORD + "!"),
         ("nobody@example.com", PASSWORD),
         ("bob@example.com", "nobody has this password"),
         ("", ""),
     ):
-        with pytest.raises(Unauthenticated) as caught:
-            await sign_in(email, password)
-        assert caught.value.error_code == "bad_credentials"
-    assert await count(database, Session) == 1
-    await set_(database, User, alice.user_id, status="deactivated")
-    with pytest.raises(Forbidden) as refused:
-        await sign_in("alice@example.com")
-    assert refused.value.error_code == "deactivated"
-    # Whether an account is there is told only to who knows its password.
-    with pytest.raises(Unauthenticated):
-        await sign_in("alice@example.com", "wrong password")
+        assert await sign_in.refusal(email, password) == "bad_credentials"
+    assert await count(database, Session) == await count(database, Activity) == 1
+
+
+async def test_whether_an_account_is_there_is_told_only_to_who_knows_its_password(
+    database: Database, sign_in: SignIn, quick_hash: str
+) -> None:
+    alice = await add_person(database, "alice", status="deactivated", password_hash=quick_hash)
+    assert await sign_in.refusal() == "deactivated"
+    assert await sign_in.refusal(password="wrong password") == "bad_credentials"
+    await set_(database, User, alice.user_id, status="erased")
+    assert await sign_in.refusal() == "bad_credentials"
+    assert await count(database, Session) == 0
+
+
+async def test_what_fails_costs_the_same_whatever_is_wrong(
+    database: Database, sign_in: SignIn, quick_hash: str
+) -> None:
+    await add_person(database, "alice", password_hash=quick_hash)
+    await add_person(database, "bob")
+    costs = []
+    for email in ("alice@example.com", "bob@example.com", "nobody@example.com", "no address", "x" * 1000):
+        for locked in (False, True):
+            if locked:
+                failures = [
+                    {"id": new_id(), "address_digest": address_digest(email), "at": NOW} for _ in range(MOST_FAILURES)
+                ]
+                await add_rows(database, LoginFailure, failures)
+            with statements(database) as seen:
+                assert await sign_in.refusal(email, "wrong") == "bad_credentials"
+            costs.append(tuple(seen))
+    with statements(database) as seen:
+        assert await sign_in.refusal() == "bad_credentials"  # the right one, while it is locked
+    costs.append(tuple(seen))
+    assert len(set(costs)) == 1, set(costs)
+    assert len(costs[0]) > 4
 
 
 async def test_a_hash_with_old_parameters_is_made_anew(
-    database: Database, passwords: Passwords, access_tokens: AccessTokens
+    database: Database, sign_in: SignIn, quick_hash: str, passwords: Passwords
 ) -> None:
-    from argon2 import PasswordHasher
-
-    old = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(PASSWORD)
-    alice = await add_person(database, "alice", password_hash=old)
-    await login(
-        database,
-        email="alice@example.com",
-        password=PASSWORD,
-        client=CLIENT,
-        passwords=passwords,
-        access_tokens=access_tokens,
-        now=NOW,
-    )
+    alice = await add_person(database, "alice", password_hash=quick_hash)
+    assert await sign_in.refusal(password="wrong") == "bad_credentials"
+    assert (await one(database, User)).password_hash == quick_hash
+    await sign_in()
     stored = (await one(database, User, User.id == alice.user_id)).password_hash
     assert not passwords.needs_rehash(stored)
     assert await passwords.matches(stored, PASSWORD)
+
+
+class Slow(Passwords):
+    """Something happens while a password is checked."""
+
+    def __init__(self, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(threads=1)
+        self.meanwhile = meanwhile
+
+    async def matches(self, stored: str | None, password: str) -> bool:
+        right = await super().matches(stored, password)
+        await self.meanwhile()
+        return right
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"password_hash": "another"}, "bad_credentials"),
+        ({"password_hash": None}, "bad_credentials"),
+        ({"email": "another@example.com"}, "bad_credentials"),
+        ({"status": "erased"}, "bad_credentials"),
+        ({"status": "deactivated"}, "deactivated"),
+    ],
+)
+async def test_what_changes_while_the_password_is_checked_counts(
+    database: Database, sign_in: SignIn, quick_hash: str, change: dict[str, Any], code: str
+) -> None:
+    """A password that was reset meanwhile, say: its reset has ended all sessions, and there must be none after it."""
+    alice = await add_person(database, "alice", password_hash=quick_hash)
+    sign_in.passwords = Slow(lambda: set_(database, User, alice.user_id, **change))
+    assert await sign_in.refusal() == code
+    assert await count(database, Session) == 0
+    sign_in.passwords.close()
+
+
+async def test_signing_in_takes_a_deletion_back(database: Database, sign_in: SignIn, password_hash: str) -> None:
+    asked = NOW - timedelta(days=13)
+    alice = await add_person(
+        database, "alice", status="deleting", deletion_requested_at=asked, password_hash=password_hash
+    )
+    assert await sign_in.refusal(password="wrong") == "bad_credentials"
+    assert (await one(database, User)).deletion_requested_at == asked
+    tokens = await sign_in()
+    assert (tokens.user.status, tokens.user.updated_at) == ("active", NOW)
+    stored = await one(database, User)
+    assert (stored.status, stored.deletion_requested_at, stored.updated_at) == ("active", None, NOW)
+    taken_back = await one(database, Activity, Activity.action == "deletion_taken_back")
+    assert (taken_back.actor_id, taken_back.target_id) == (alice.user_id, alice.user_id)
+    assert taken_back.changes == {"status": ["deleting", "active"]}
+    again = await sign_in()
+    assert again.user.status == "active"
+    assert await count(database, Activity, Activity.action == "deletion_taken_back") == 1
+
+
+async def test_the_log_says_who_and_why_and_no_secrets(database: Database, sign_in: SignIn, quick_hash: str) -> None:
+    alice = await add_person(database, "alice", password_hash=quick_hash)
+    with structlog.testing.capture_logs() as logged:
+        for email in ("alice@example.com", "nobody@example.com"):
+            await sign_in.refusal(email, "wrong " + PASSWORD)
+        await sign_in()
+    assert [(each["event"], each.get("user_id"), each.get("reason"), each["ip"]) for each in logged] == [
+        ("security.sign_in_failed", str(alice.user_id), "password", CLIENT.ip),
+        ("security.sign_in_failed", None, "address", CLIENT.ip),
+        ("security.signed_in", str(alice.user_id), None, CLIENT.ip),
+    ]
+    assert PASSWORD not in str(logged) and "example.com" not in str(logged)
 
 
 # -- refresh -------------------------------------------------------------------------------------------------
@@ -160,7 +240,7 @@ async def test_other_sessions_go_on(database: Database, door: Door, tokens: Toke
     await door.refresh(other.refresh_token)
 
 
-@pytest.mark.parametrize("at_once", [2, 20])
+@pytest.mark.parametrize("at_once", [2, 50])
 async def test_of_refreshes_at_once_exactly_one_wins(
     database: Database, door: Door, tokens: Tokens, at_once: int
 ) -> None:
@@ -195,11 +275,14 @@ async def test_after_logout_nothing_works(database: Database, door: Door, tokens
     actor = await door.enter(tokens.access_token)
     assert actor.session_id is not None
     async with database.write() as session:
-        await end_session(session, session_id=actor.session_id, now=NOW)
+        await sign_out(session, actor=actor, client=CLIENT, now=NOW)
+        assert session.info[REVOKED] == {actor.user_id}
+    signed_out = await one(database, Activity, Activity.action == "signed_out")
+    assert (signed_out.actor_id, signed_out.target_id) == (actor.user_id, actor.session_id)
     assert await door.refusal(tokens.access_token) == "token_revoked"
     assert await door.refusal(tokens.refresh_token) == "token_revoked"
     async with database.write() as session:
-        await end_session(session, session_id=actor.session_id, now=NOW + timedelta(hours=1))
+        await sign_out(session, actor=actor, client=CLIENT, now=NOW + timedelta(hours=1))
     assert (await one(database, Session)).ended_at == NOW
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import orjson
 import pytest
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Task
+from models import Task, TaskAssignee, TaskShare
 from scheduler.access import Actor
 from scheduler.database import Database
 from scheduler.deliveries.read import list_deliveries
@@ -22,7 +23,7 @@ from scheduler.paging import Page
 from scheduler.reminders.manage import list_reminders
 from scheduler.runs.read import list_runs
 from scheduler.tasks.read import TaskDetails, list_tasks
-from tests.factories import NOW, People, add_reminder, add_task
+from tests.factories import NOW, People, add_reminder, add_rows, add_task, assignee_row, share_row, task_row
 from tests.services.stored import set_, statements
 
 
@@ -138,6 +139,37 @@ async def test_a_page_costs_the_same_whatever_its_length(database: Database, peo
         assert all(len(task.assignees) == 3 and len(task.reminders) == 1 for task in answer.items)
         costs[wanted] = len([each for each in seen if each.startswith("SELECT")])
     assert set(costs.values()) == {3}
+
+
+async def test_mine_are_found_without_a_look_at_everybodys(database: Database, people: People) -> None:
+    many = [task_row(people.dora.user_id, due_at=NOW + timedelta(minutes=number)) for number in range(3000)]
+    await add_rows(database, Task, many)
+    await add_rows(database, TaskAssignee, [assignee_row(row["id"], people.carol.user_id) for row in many])
+    await add_rows(database, TaskShare, [share_row(row["id"], people.carol.user_id, "view") for row in many])
+    await add_task(database, people.bob, due_at=NOW)
+    await add_task(database, people.alice, due_at=NOW, assignees=[people.bob])
+    await add_task(database, people.alice, due_at=NOW, shared_with=[(people.bob, "view")])
+    if database.is_mysql:
+        async with database.write() as session:
+            await session.execute(text("ANALYZE TABLE task, task_assignee, task_share, user"))
+            counters = text("SHOW SESSION STATUS LIKE 'Handler_read%'")
+            before = sum(int(row[1]) for row in await session.execute(counters))
+            assert len((await list_tasks(session, actor=people.bob, limit=50)).items) == 3
+            assert sum(int(row[1]) for row in await session.execute(counters)) - before < 150
+        return
+    seen: list[tuple[str, Any]] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        seen.append((f"EXPLAIN QUERY PLAN {statement}", parameters))
+
+    async with database.read() as session:
+        event.listen(database.engine.sync_engine, "before_cursor_execute", note)
+        assert len((await list_tasks(session, actor=people.bob, limit=50)).items) == 3
+        event.remove(database.engine.sync_engine, "before_cursor_execute", note)
+        connection = await session.connection()
+        steps = [str(row[3]) for explain in seen for row in await connection.exec_driver_sql(*explain)]
+    assert any(step.startswith("SEARCH task ") for step in steps), steps
+    assert not any(step.startswith(("SCAN task", "SCAN user")) for step in steps), steps
 
 
 # -- cursors that nobody was given ---------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from scheduler.access import Actor
 from scheduler.database import Database
 from scheduler.errors import Conflict, Forbidden, Invalid, NotFound, PreconditionFailed
 from scheduler.identifiers import new_id
+from scheduler.tasks.assign import MOST_ASSIGNEES
 from scheduler.tasks.change import change_task, delete_task, restore_task
-from scheduler.tasks.create import MOST_ASSIGNEES, create_task
+from scheduler.tasks.create import create_task
 from scheduler.tasks.read import TaskDetails, get_task
 from tests.factories import NOW, People, add_person, add_task, before
 from tests.services.stored import count, one, rows, set_, version

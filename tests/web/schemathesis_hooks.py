@@ -27,8 +27,13 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     body = case.body
     if not isinstance(body, dict):
         return
-    if case.path.endswith("/auth/signup") and objection(body["password"], email=body["email"]):
+    password = body.get("password") if case.path.endswith(("/auth/signup", "/users")) else None
+    if password is not None and objection(password, email=body["email"]):
         body["password"] = "correct horse battery"
+    if body.get("role") == "admin":
+        body["role"] = "manager"  # whose requests these are stays the last administrator, and so signed in
+    if body.get("expires_at") is not None:
+        body["expires_at"] = AHEAD
     if "assignee_ids" in body:
         body["assignee_ids"] = []
     if isinstance(body.get("action"), dict):

@@ -123,6 +123,37 @@ async def test_chunks_that_are_none(service: Service) -> None:
 
 
 @pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+        b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"Content-Length: 2, 3\r\n\r\n{}",
+        b"Content-Length: +2\r\n\r\n{}",
+        b"Content-Length: -2\r\n\r\n{}",
+        b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        b"Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n",
+        b"Content-Length: 2\r\n X: y\r\n\r\n{}",
+        b"Transfer-Encoding: chunked\r\n\r\n0x2\r\n{}\r\n0\r\n\r\n",
+    ],
+)
+async def test_lengths_that_contradict_each_other(service: Service, framing: bytes) -> None:
+    """What one server takes for a body and the next for a request (RFC 9112, 11.2): nothing behind it is served."""
+    head = b"POST /api/v1/auth/logout HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    smuggled = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    parts = urlsplit(service.base)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        writer.write(head + framing + smuggled)
+        answers = await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+    assert answers.startswith((b"HTTP/1.1 400 ", b"HTTP/1.0 400 ")), answers
+    assert answers.count(b"HTTP/1.") == 1 and b'"status":"ok"' not in answers
+
+
+@pytest.mark.parametrize(
     ("data", "media_type", "status", "code"),
     [
         (b"", "application/json", 400, "malformed_body"),

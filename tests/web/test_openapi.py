@@ -75,7 +75,8 @@ async def test_swagger_ui_is_served_by_us(service: Service) -> None:
 PARTS = {
     "admin": "--include-path-regex=^/api/v1/admin/",
     "schedules": "--include-path-regex=^/api/v1/(schedules|runs)",
-    "the rest": "--exclude-path-regex=^/api/v1/(admin/|schedules|runs)",
+    "accounts": "--include-path-regex=^/api/v1/(auth|users)",
+    "the rest": "--exclude-path-regex=^/api/v1/(admin/|auth|users|schedules|runs)",
 }
 
 

@@ -58,6 +58,26 @@ async def test_done(service: Service) -> None:
     assert "already" in (await service.nobody("GET", f"//act/done?token={token}")).text
 
 
+async def test_who_may_only_view_a_task_is_told_so(service: Service) -> None:
+    alice, bob = await service.quick_person("Alice"), await service.quick_person("Bob")
+    task = (await alice("POST", "/tasks", json={"title": "Rent", "due_at": ahead(days=1)})).json
+    path = f"/tasks/{task['id']}"
+    await alice("POST", path + "/share", json={"user_id": bob.user["id"], "permission": "view"})
+    mine = (await bob("POST", path + "/reminders", json={"offset_minutes": 5, "audience": "me"})).json
+    links = Links(service.settings.secret_keys, public_url=service.settings.public_url)
+    token = links.token(reminder_id=UUID(mine["id"]), user_id=UUID(bob.user["id"]), now=now())
+    for page in ("open", "done"):
+        assert_page(await service.nobody("GET", f"//act/{page}?token={token}"), 200)
+    assert_page(await service.nobody("POST", f"//act/done?token={token}"), 403)
+    assert_page(await service.nobody("POST", f"//act/snooze?token={token}&minutes=10"), 200)
+    assert (await bob("GET", path)).json["status"] == "todo"
+    assert (await alice("DELETE", f"{path}/share/{bob.user['id']}")).status == 204
+    for method, page in (("GET", "open"), ("GET", "done"), ("POST", "done"), ("POST", "snooze")):
+        gone = await service.nobody(method, f"//act/{page}?token={token}" + "&minutes=10" * (page == "snooze"))
+        assert_page(gone, 404)
+        assert "Rent" not in gone.text
+
+
 async def test_snooze(service: Service) -> None:
     alice = await service.person(timezone="Pacific/Auckland")
     task, token = await a_reminded_task(service, alice)

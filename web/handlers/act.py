@@ -13,20 +13,25 @@ from typing import Any
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from scheduler.accounts import verification
+from scheduler.accounts import password_reset, verification
+from scheduler.accounts.client import Client
+from scheduler.accounts.passwords import SHORTEST, Passwords
 from scheduler.accounts.preferences import set_reminder_emails, wants_reminder_emails
 from scheduler.clock import zone
-from scheduler.errors import InvalidToken
+from scheduler.database import Database
+from scheduler.errors import Invalid
 from scheduler.links import Links
 from scheduler.mail.local_time import local_date_text, local_text
 from scheduler.reminders import manage
 from scheduler.reminders.linked import Linked, read_link, task_of
+from scheduler.settings import Settings
 from scheduler.tasks import change
 from scheduler.tasks.read import TaskDetails, get_task
 from web.handlers.documentation import STATIC
 from web.pages import PAGES_PREFIX, page
-from web.routing import Handler, RouteTable
+from web.routing import FORM, JSON, Handler, RouteTable
 from web.schemas.act import LinkQuery, SnoozeLinkQuery, UnsubscribeLinkQuery
+from web.schemas.passwords import NewPasswordForm
 
 MORNING = time(9)
 """When "tomorrow" begins, on the person's wall clock."""
@@ -34,8 +39,19 @@ MORNING = time(9)
 route = RouteTable("Pages", prefix=PAGES_PREFIX.rstrip("/"))
 
 
-def _page(method: str, path: str) -> Callable[[Handler], Handler]:
-    return route(method, path, summary=path, answers={200: None}, auth=None, documented=False)
+def _page(
+    method: str, path: str, *, media_types: tuple[str, ...] = (JSON,), password: bool = False
+) -> Callable[[Handler], Handler]:
+    return route(
+        method,
+        path,
+        summary=path,
+        answers={200: None},
+        auth=None,
+        documented=False,
+        media_types=media_types,
+        password=password,
+    )
 
 
 async def _task(
@@ -147,16 +163,64 @@ async def act_unsubscribe(
 @_page("GET", "/verify")
 async def show_verify(session: AsyncSession, query: LinkQuery, now: datetime) -> web.Response:
     """Asks to confirm the address."""
-    if not await verification.is_usable(session, token=query.token, now=now):
-        raise InvalidToken()
-    return page("verify.html", acted=False, token=query.token)
+    address = await verification.address_of(session, token=query.token, now=now)
+    return page("verify.html", acted=False, address=address, token=query.token)
 
 
 @_page("POST", "/verify")
-async def act_verify(session: AsyncSession, query: LinkQuery, now: datetime) -> web.Response:
-    """Verifies the address."""
-    await verification.verify_email(session, token=query.token, now=now)
-    return page("verify.html", acted=True, token=query.token)
+async def act_verify(
+    session: AsyncSession, query: LinkQuery, client: Client, settings: Settings, now: datetime
+) -> web.Response:
+    """Verifies the address, or makes it the person's new one."""
+    address = await verification.verify_email(session, token=query.token, client=client, settings=settings, now=now)
+    return page("verify.html", acted=True, address=address, token=query.token)
+
+
+@_page("GET", "/reset")
+async def show_reset(session: AsyncSession, query: LinkQuery, now: datetime) -> web.Response:
+    """Asks for a new password."""
+    found = await password_reset.find_reset(session, token=query.token, now=now)
+    return _reset_page(query, found.email)
+
+
+@_page("POST", "/reset", media_types=(FORM, JSON), password=True)
+async def act_reset(
+    database: Database,
+    query: LinkQuery,
+    body: NewPasswordForm | None,
+    client: Client,
+    settings: Settings,
+    passwords: Passwords,
+    now: datetime,
+) -> web.Response:
+    """Sets the password that was typed; one that is not taken is told on the page, and the link goes on working."""
+    async with database.read() as session:
+        found = await password_reset.find_reset(session, token=query.token, now=now)
+    try:
+        await password_reset.reset_password(
+            database,
+            token=query.token,
+            password=body.password if body else "",
+            client=client,
+            passwords=passwords,
+            settings=settings,
+            now=now,
+        )
+    except Invalid as invalid:
+        return _reset_page(query, found.email, objection=invalid.errors[0].message)
+    return page("reset.html", acted=True, address=found.email, objection="", token=query.token)
+
+
+def _reset_page(query: LinkQuery, address: str, *, objection: str = "") -> web.Response:
+    return page(
+        "reset.html",
+        status=422 if objection else 200,
+        acted=False,
+        address=address,
+        objection=objection,
+        token=query.token,
+        shortest=SHORTEST,
+    )
 
 
 def add_assets(app: web.Application) -> None:

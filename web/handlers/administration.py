@@ -12,10 +12,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from scheduler import stats
 from scheduler.access import Actor
 from scheduler.accounts import administration
+from scheduler.accounts.client import Client
 from scheduler.database import Database
+from scheduler.settings import Settings
 from scheduler.tasks import read
 from web.handlers.tasks import task_answer
-from web.handlers.users import user_answer
+from web.handlers.users import list_people
 from web.responses import answer, no_content, page
 from web.routing import RouteTable
 from web.schemas.stats import Stats
@@ -50,19 +52,12 @@ def stats_answer(found: stats.Stats) -> Stats:
     }
 
 
-@route("GET", "/admin/users", summary="People", answers={200: UserList}, auth="admin", success_headers=LINK)
+@route(
+    "GET", "/admin/users", summary="People", answers={200: UserList}, auth="admin", success_headers=LINK, scope="admin"
+)
 async def list_all_users(request: web.Request, session: AsyncSession, query: UserQuery) -> web.Response:
-    """Everybody with an account, newest first."""
-    found = await administration.list_users(
-        session,
-        q=query.q,
-        roles=query.role,
-        statuses=query.status,
-        limit=query.limit,
-        cursor=query.cursor,
-        count=query.count,
-    )
-    return page(request, [user_answer(row) for row in found.items], found.next_cursor, total=found.total)
+    """As `GET /users`."""
+    return await list_people(request, session, query)
 
 
 @route(
@@ -71,14 +66,27 @@ async def list_all_users(request: web.Request, session: AsyncSession, query: Use
     summary="Sign a person out everywhere",
     answers={204: None},
     auth="admin",
+    scope="admin",
 )
-async def revoke_sessions(session: AsyncSession, actor: Actor, user_id: UUID, now: datetime) -> web.Response:
-    """Access and refresh tokens of all their sessions stop working at once."""
-    await administration.end_all_sessions(session, actor=actor, user_id=user_id, now=now)
+async def revoke_sessions(
+    session: AsyncSession, actor: Actor, user_id: UUID, client: Client, settings: Settings, now: datetime
+) -> web.Response:
+    """Access and refresh tokens of all their sessions stop working at once; the person is told by e-mail."""
+    await administration.end_all_sessions(
+        session, actor=actor, user_id=user_id, client=client, settings=settings, now=now
+    )
     return no_content()
 
 
-@route("GET", "/admin/tasks", summary="Everybody's tasks", answers={200: TaskList}, auth="admin", success_headers=LINK)
+@route(
+    "GET",
+    "/admin/tasks",
+    summary="Everybody's tasks",
+    answers={200: TaskList},
+    auth="admin",
+    success_headers=LINK,
+    scope="admin",
+)
 async def list_all_tasks(
     request: web.Request, session: AsyncSession, actor: Actor, query: EverybodysTaskQuery
 ) -> web.Response:
@@ -95,7 +103,7 @@ async def list_all_tasks(
     return page(request, [task_answer(details) for details in found.items], found.next_cursor, total=found.total)
 
 
-@route("GET", "/admin/stats", summary="The service at a glance", answers={200: Stats}, auth="admin")
+@route("GET", "/admin/stats", summary="The service at a glance", answers={200: Stats}, auth="admin", scope="admin")
 async def get_stats(database: Database, redis: Redis | None, now: datetime) -> web.Response:
     """What waits in the queues, who is at work, and how quickly database and Redis answer."""
     return answer(stats_answer(await stats.read_stats(database, redis=redis, now=now)))

@@ -8,17 +8,18 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.access import Actor
-from scheduler.accounts import sign_in, verification
+from scheduler.accounts import sign_in
 from scheduler.accounts.access_tokens import AccessTokens
 from scheduler.accounts.client import Client
 from scheduler.accounts.passwords import Passwords
 from scheduler.accounts.sign_up import sign_up
 from scheduler.database import Database
+from scheduler.encryption import Encryption
 from scheduler.settings import Settings
 from web.handlers.users import user_answer
 from web.responses import answer, no_content
 from web.routing import FORM, JSON, RouteTable
-from web.schemas.auth import EmailVerification, LogIn, RefreshTokenExchange, SignUp, Tokens
+from web.schemas.auth import LogIn, RefreshTokenExchange, SignUp, Tokens
 
 route = RouteTable("Auth", "Signing up, in and out")
 
@@ -41,6 +42,7 @@ def tokens_answer(tokens: sign_in.Tokens) -> Tokens:
     answers={201: Tokens},
     errors=("email_taken", "signup_closed"),
     auth=None,
+    password=True,
 )
 async def signup(
     body: SignUp,
@@ -72,9 +74,10 @@ async def signup(
     "/auth/login",
     summary="Sign in",
     answers={200: Tokens},
-    errors=("bad_credentials", "deactivated"),
+    errors=("bad_credentials", "otp_required", "bad_otp", "deactivated"),
     auth=None,
     media_types=(JSON, FORM),
+    password=True,
 )
 async def login(
     body: LogIn,
@@ -82,25 +85,32 @@ async def login(
     client: Client,
     passwords: Passwords,
     access_tokens: AccessTokens,
+    encryption: Encryption,
+    settings: Settings,
     now: datetime,
 ) -> web.Response:
+    """With two-factor sign-in on, `otp` is needed too: without it the answer is `otp_required`. After ten failures
+    within fifteen minutes signing in by password is locked for fifteen: the answer is `bad_credentials`, whatever is
+    sent. An account that was to be deleted stays when its owner signs in."""
     tokens = await sign_in.login(
         database,
         email=body.email,
         password=body.password,
+        otp=body.otp,
         client=client,
         passwords=passwords,
         access_tokens=access_tokens,
+        encryption=encryption,
+        settings=settings,
         now=now,
     )
     return answer(tokens_answer(tokens))
 
 
 @route("POST", "/auth/logout", summary="Sign out", answers={204: None}, open_to_unverified=True)
-async def logout(session: AsyncSession, actor: Actor, now: datetime) -> web.Response:
+async def logout(session: AsyncSession, actor: Actor, client: Client, now: datetime) -> web.Response:
     """This session's access token and refresh token stop working at once."""
-    if actor.session_id is not None:
-        await sign_in.end_session(session, session_id=actor.session_id, now=now)
+    await sign_in.sign_out(session, actor=actor, client=client, now=now)
     return no_content()
 
 
@@ -118,29 +128,3 @@ async def refresh_token(
     """A refresh token works once; using one a second time ends its whole session."""
     tokens = await sign_in.refresh(database, refresh_token=body.refresh_token, access_tokens=access_tokens, now=now)
     return answer(tokens_answer(tokens))
-
-
-@route(
-    "POST",
-    "/auth/verify-email",
-    summary="Verify an e-mail address",
-    answers={204: None},
-    errors=("invalid_token",),
-    auth=None,
-)
-async def verify_email(session: AsyncSession, body: EmailVerification, now: datetime) -> web.Response:
-    await verification.verify_email(session, token=body.token, now=now)
-    return no_content()
-
-
-@route(
-    "POST",
-    "/auth/resend-verification",
-    summary="Send the verification e-mail again",
-    answers={202: None},
-    errors=("already_verified",),
-    open_to_unverified=True,
-)
-async def resend_verification(session: AsyncSession, actor: Actor, settings: Settings, now: datetime) -> web.Response:
-    await verification.resend_verification(session, actor=actor, settings=settings, now=now)
-    return no_content(202)

@@ -53,6 +53,7 @@ async def _list(
     summary="What was and will be sent to me",
     answers={200: DeliveryList},
     success_headers=LINK,
+    scope="tasks:read",
 )
 async def list_my_deliveries(
     request: web.Request, session: AsyncSession, actor: Actor, query: DeliveryQuery, now: datetime
@@ -67,6 +68,7 @@ async def list_my_deliveries(
     summary="What was and will be sent for a task",
     answers={200: DeliveryList},
     success_headers=LINK,
+    scope="tasks:read",
 )
 async def list_task_deliveries(
     request: web.Request,

@@ -42,6 +42,7 @@ def email_answer(row: Any) -> Email:
     answers={200: EmailList},
     auth="admin",
     success_headers={"Link": "The next page"},
+    scope="admin",
 )
 async def list_emails(request: web.Request, session: AsyncSession, query: EmailQuery) -> web.Response:
     """Newest first; `since` and `until` are on when they were written."""
@@ -66,6 +67,7 @@ async def list_emails(request: web.Request, session: AsyncSession, query: EmailQ
     answers={202: Email},
     errors=("already_sent", "already_sending", "conflict"),
     auth="admin",
+    scope="admin",
 )
 async def retry_email(session: AsyncSession, email_id: UUID, now: datetime) -> web.Response:
     """One that is dead, or waits for its next try. The reminders that it carries are on their way again with it; what

@@ -7,11 +7,9 @@ from datetime import datetime
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from scheduler.access import Actor
-from scheduler.runs import control, overview, read
+from scheduler.runs import control, overview
 from scheduler.schedules import system
 from web.handlers.runs import run_accepted, run_answer
-from web.problems import HTTPProblem
 from web.responses import changeable_etag, entity, page, require_match
 from web.routing import JSON, MERGE_PATCH, RouteTable
 from web.schemas.jobs import Job, JobChange, JobList, JobQuery, JobRun
@@ -57,6 +55,7 @@ def _etag(shown: Job) -> str:
     answers={200: JobList},
     auth="admin",
     success_headers={"Link": "The next page"},
+    scope="admin",
 )
 async def list_jobs(request: web.Request, session: AsyncSession, query: JobQuery, now: datetime) -> web.Response:
     """Every job that the workers know, by name."""
@@ -64,7 +63,9 @@ async def list_jobs(request: web.Request, session: AsyncSession, query: JobQuery
     return page(request, [job_answer(details) for details in found.items], found.next_cursor, total=found.total)
 
 
-@route("GET", "/admin/jobs/{name}", summary="A job", answers={200: Job}, auth="admin", success_headers=ETAG)
+@route(
+    "GET", "/admin/jobs/{name}", summary="A job", answers={200: Job}, auth="admin", success_headers=ETAG, scope="admin"
+)
 async def get_job(request: web.Request, session: AsyncSession, name: str, now: datetime) -> web.Response:
     shown = job_answer(await overview.get_job(session, name=name, now=now))
     return entity(request, shown, etag=_etag(shown))
@@ -78,6 +79,7 @@ async def get_job(request: web.Request, session: AsyncSession, name: str, now: d
     auth="admin",
     media_types=(JSON, MERGE_PATCH),
     success_headers=ETAG,
+    scope="admin",
 )
 async def change_job(
     request: web.Request, session: AsyncSession, name: str, body: JobChange, now: datetime
@@ -95,29 +97,15 @@ async def change_job(
     "/admin/jobs/{name}/run",
     summary="Run a job now",
     answers={202: Run},
-    errors=("idempotency_key_reused",),
     auth="admin",
     success_headers={"Location": "Where the run is"},
+    scope="admin",
 )
 async def run_job(
-    session: AsyncSession,
-    actor: Actor,
-    name: str,
-    body: JobRun | None,
-    now: datetime,
-    request_id: str,
-    idempotency_key: str | None,
+    session: AsyncSession, name: str, body: JobRun | None, now: datetime, request_id: str
 ) -> web.Response:
     """Also one that is disabled. The body may be left out. While a run of a job that is declared unique has not
     finished, that one is answered."""
     arguments = body.args if body is not None else None
-    key = f"{actor.user_id}:{idempotency_key}" if idempotency_key is not None else None
-    run_id = await control.run_now(
-        session, name=name, arguments=arguments, now=now, request_id=request_id, idempotency_key=key
-    )
-    run = await read.get_run(session, run_id=run_id)
-    if key is not None and run.idempotency_key == key and (run.job, run.arguments or {}) != (name, arguments or {}):
-        raise HTTPProblem(
-            "idempotency_key_reused", "This `Idempotency-Key` was sent with another request; take a new one."
-        )
+    run_id = await control.run_now(session, name=name, arguments=arguments, now=now, request_id=request_id)
     return await run_accepted(session, run_id)

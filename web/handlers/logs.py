@@ -38,6 +38,7 @@ def log_record_answer(row: Any) -> LogRecord:
     answers={200: LogRecordList},
     auth="admin",
     success_headers={"Link": "The next page"},
+    scope="admin",
 )
 async def list_logs(request: web.Request, session: AsyncSession, query: LogQuery) -> web.Response:
     """Records of runs and of security, and whatever was a warning or worse; newest first.

@@ -11,8 +11,8 @@ from scheduler.database import Database
 from scheduler.errors import Unauthenticated
 from scheduler.metrics.exposition import CONTENT_TYPE, render
 from scheduler.settings import Settings
+from web.authorization import bearer_token
 from web.keys import PROCESS_METRICS
-from web.middlewares.authentication import bearer_token
 from web.routing import RouteTable
 
 route = RouteTable("Service", prefix="")

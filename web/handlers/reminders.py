@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from scheduler.access import Actor
 from scheduler.reminders import manage
 from scheduler.reminders.rows import ReminderSpec
-from web.responses import answer, no_content, page
+from web.responses import answer, hash_of, no_content, page, require_match, write_json
 from web.routing import RouteTable
 from web.schemas.reminders import Reminder, ReminderCreate, ReminderList, ReminderQuery, Snooze
 
@@ -47,6 +47,7 @@ def reminder_spec(body: ReminderCreate) -> ReminderSpec:
     summary="A task's reminders",
     answers={200: ReminderList},
     success_headers={"Link": "The next page"},
+    scope="tasks:read",
 )
 async def list_reminders(
     request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, query: ReminderQuery
@@ -64,6 +65,7 @@ async def list_reminders(
     summary="Add a reminder",
     answers={201: Reminder},
     errors=("forbidden", "already_deleted"),
+    scope="tasks:write",
 )
 async def add_reminder(
     session: AsyncSession, actor: Actor, task_id: UUID, body: ReminderCreate, now: datetime
@@ -79,9 +81,14 @@ async def add_reminder(
     summary="Delete a reminder",
     answers={204: None},
     errors=("forbidden",),
+    scope="tasks:write",
 )
-async def delete_reminder(session: AsyncSession, actor: Actor, reminder_id: UUID, now: datetime) -> web.Response:
-    """What it sent stays in the list of deliveries."""
+async def delete_reminder(
+    request: web.Request, session: AsyncSession, actor: Actor, reminder_id: UUID, now: datetime
+) -> web.Response:
+    """What it sent stays in the list of deliveries. Honours `If-Match`."""
+    present = await manage.get_for_delete(session, actor=actor, reminder_id=reminder_id)
+    require_match(request, hash_of(write_json(reminder_answer(present))))
     await manage.delete_reminder(session, actor=actor, reminder_id=reminder_id, now=now)
     return no_content()
 
@@ -92,6 +99,7 @@ async def delete_reminder(session: AsyncSession, actor: Actor, reminder_id: UUID
     summary="Remind me again later",
     answers={200: Reminder},
     errors=("forbidden", "already_completed", "already_deleted"),
+    scope="tasks:write",
 )
 async def snooze_reminder(
     session: AsyncSession, actor: Actor, reminder_id: UUID, body: Snooze, now: datetime

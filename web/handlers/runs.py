@@ -87,19 +87,24 @@ async def _page(
 # -- mine ----------------------------------------------------------------------------------------------------
 
 
-@route("GET", "/runs", summary="My runs", answers={200: RunList}, success_headers=LINK)
+@route("GET", "/runs", summary="My runs", answers={200: RunList}, success_headers=LINK, scope="tasks:write")
 async def list_my_runs(request: web.Request, session: AsyncSession, actor: Actor, query: RunQuery) -> web.Response:
     """Those that I caused, newest first: by my schedules, or by asking for them."""
     return await _page(request, session, query, actor)
 
 
-@route("GET", "/runs/{run_id}", summary="A run of mine", answers={200: Run}, success_headers=ETAG)
+@route("GET", "/runs/{run_id}", summary="A run of mine", answers={200: Run}, success_headers=ETAG, scope="tasks:write")
 async def get_my_run(request: web.Request, session: AsyncSession, actor: Actor, run_id: UUID) -> web.Response:
     return entity(request, own_run_answer(await read.get_run(session, run_id=run_id, owner_id=actor.user_id)))
 
 
 @route(
-    "POST", "/runs/{run_id}/cancel", summary="Cancel a run of mine", answers={202: Run}, errors=("already_finished",)
+    "POST",
+    "/runs/{run_id}/cancel",
+    summary="Cancel a run of mine",
+    answers={202: Run},
+    errors=("already_finished",),
+    scope="tasks:write",
 )
 async def cancel_my_run(session: AsyncSession, actor: Actor, run_id: UUID, now: datetime) -> web.Response:
     """One that is running ends within two seconds."""
@@ -111,14 +116,22 @@ async def cancel_my_run(session: AsyncSession, actor: Actor, run_id: UUID, now: 
 # -- everybody's ---------------------------------------------------------------------------------------------
 
 
-@admin_route("GET", "/admin/runs", summary="Runs", answers={200: RunList}, auth="admin", success_headers=LINK)
+@admin_route(
+    "GET", "/admin/runs", summary="Runs", answers={200: RunList}, auth="admin", success_headers=LINK, scope="admin"
+)
 async def list_runs(request: web.Request, session: AsyncSession, query: RunQuery) -> web.Response:
     """Newest first."""
     return await _page(request, session, query)
 
 
 @admin_route(
-    "GET", "/admin/runs/{run_id}", summary="A run", answers={200: RunDetails}, auth="admin", success_headers=ETAG
+    "GET",
+    "/admin/runs/{run_id}",
+    summary="A run",
+    answers={200: RunDetails},
+    auth="admin",
+    success_headers=ETAG,
+    scope="admin",
 )
 async def get_run(request: web.Request, session: AsyncSession, run_id: UUID) -> web.Response:
     """With each attempt at it."""
@@ -135,6 +148,7 @@ async def get_run(request: web.Request, session: AsyncSession, run_id: UUID) -> 
     answers={200: LogRecordList},
     auth="admin",
     success_headers=LINK,
+    scope="admin",
 )
 async def list_run_logs(request: web.Request, session: AsyncSession, run_id: UUID, query: RunLogQuery) -> web.Response:
     """Newest first."""
@@ -159,6 +173,7 @@ async def list_run_logs(request: web.Request, session: AsyncSession, run_id: UUI
     errors=("not_finished", "unknown_job"),
     auth="admin",
     success_headers=LOCATION,
+    scope="admin",
 )
 async def retry_run(session: AsyncSession, run_id: UUID, now: datetime, request_id: str) -> web.Response:
     """Answers the new run, whose `retry_of` is this one. One that has not finished can't be retried."""
@@ -173,6 +188,7 @@ async def retry_run(session: AsyncSession, run_id: UUID, now: datetime, request_
     answers={202: Run},
     errors=("already_finished",),
     auth="admin",
+    scope="admin",
 )
 async def cancel_run(session: AsyncSession, run_id: UUID, now: datetime) -> web.Response:
     """One that nobody has begun is cancelled at once; one that is running ends within two seconds."""

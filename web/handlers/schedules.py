@@ -13,7 +13,6 @@ from scheduler.runs.read import get_run
 from scheduler.schedules import manage, read
 from scheduler.settings import Settings
 from web.handlers.runs import own_run_answer
-from web.problems import HTTPProblem
 from web.responses import answer, changeable_etag, entity, no_content, page, require_match
 from web.routing import API_PREFIX, JSON, MERGE_PATCH, RouteTable
 from web.schemas.runs import Run, RunList, ScheduleRunQuery
@@ -73,7 +72,9 @@ async def _answer(
     return entity(request, shown, etag=_etag(shown), status=status, headers=headers)
 
 
-@route("GET", "/schedules", summary="My schedules", answers={200: ScheduleList}, success_headers=LINK)
+@route(
+    "GET", "/schedules", summary="My schedules", answers={200: ScheduleList}, success_headers=LINK, scope="tasks:write"
+)
 async def list_schedules(
     request: web.Request, session: AsyncSession, actor: Actor, query: ScheduleQuery, now: datetime
 ) -> web.Response:
@@ -90,6 +91,7 @@ async def list_schedules(
     summary="Make a schedule",
     answers={201: Schedule},
     success_headers={**ETAG, "Location": "Where the schedule is"},
+    scope="tasks:write",
 )
 async def create_schedule(
     request: web.Request, session: AsyncSession, actor: Actor, body: ScheduleCreate, settings: Settings, now: datetime
@@ -99,7 +101,14 @@ async def create_schedule(
     return await _answer(request, session, actor, schedule_id, now, 201)
 
 
-@route("GET", "/schedules/{schedule_id}", summary="A schedule", answers={200: Schedule}, success_headers=ETAG)
+@route(
+    "GET",
+    "/schedules/{schedule_id}",
+    summary="A schedule",
+    answers={200: Schedule},
+    success_headers=ETAG,
+    scope="tasks:write",
+)
 async def get_schedule(
     request: web.Request, session: AsyncSession, actor: Actor, schedule_id: UUID, now: datetime
 ) -> web.Response:
@@ -113,6 +122,7 @@ async def get_schedule(
     answers={200: Schedule},
     media_types=(JSON, MERGE_PATCH),
     success_headers=ETAG,
+    scope="tasks:write",
 )
 async def change_schedule(
     request: web.Request,
@@ -132,7 +142,7 @@ async def change_schedule(
     return await _answer(request, session, actor, schedule_id, now)
 
 
-@route("DELETE", "/schedules/{schedule_id}", summary="Delete a schedule", answers={204: None})
+@route("DELETE", "/schedules/{schedule_id}", summary="Delete a schedule", answers={204: None}, scope="tasks:write")
 async def delete_schedule(
     request: web.Request, session: AsyncSession, actor: Actor, schedule_id: UUID, now: datetime
 ) -> web.Response:
@@ -147,27 +157,17 @@ async def delete_schedule(
     "/schedules/{schedule_id}/run",
     summary="Do now what a schedule does",
     answers={202: Run},
-    errors=("idempotency_key_reused",),
     success_headers={"Location": "Where the run is"},
+    scope="tasks:write",
 )
 async def run_schedule(
-    session: AsyncSession,
-    actor: Actor,
-    schedule_id: UUID,
-    now: datetime,
-    request_id: str,
-    idempotency_key: str | None,
+    session: AsyncSession, actor: Actor, schedule_id: UUID, now: datetime, request_id: str
 ) -> web.Response:
     """Also one that is paused. While its last run is under way, the new one waits for that to end."""
-    key = f"{actor.user_id}:{idempotency_key}" if idempotency_key is not None else None
     run_id = await manage.trigger_schedule(
-        session, actor=actor, schedule_id=schedule_id, now=now, request_id=request_id, idempotency_key=key
+        session, actor=actor, schedule_id=schedule_id, now=now, request_id=request_id
     )
     run = await get_run(session, run_id=run_id)
-    if run.schedule_id != schedule_id:
-        raise HTTPProblem(
-            "idempotency_key_reused", "This `Idempotency-Key` was sent with another request; take a new one."
-        )
     return answer(own_run_answer(run), status=202, headers={"Location": f"{API_PREFIX}/runs/{run_id}"})
 
 
@@ -177,6 +177,7 @@ async def run_schedule(
     summary="What a schedule did",
     answers={200: RunList},
     success_headers=LINK,
+    scope="tasks:write",
 )
 async def list_schedule_runs(
     request: web.Request, session: AsyncSession, actor: Actor, schedule_id: UUID, query: ScheduleRunQuery
@@ -202,6 +203,7 @@ async def list_schedule_runs(
     "/schedules/{schedule_id}/backfill",
     summary="Make up for a stretch of the past",
     answers={202: Backfilled},
+    scope="tasks:write",
 )
 async def backfill_schedule(
     session: AsyncSession, actor: Actor, schedule_id: UUID, body: Backfill, now: datetime, request_id: str

@@ -36,6 +36,9 @@ def task_answer(details: read.TaskDetails) -> Task:
         "timezone": row.timezone,
         "creator": {"id": row.creator_id, "name": row.creator_name},
         "assignees": [{"id": person.id, "name": person.name} for person in details.assignees],
+        "shared_with": [
+            {"id": person.id, "name": person.name, "permission": person.permission} for person in details.shared_with
+        ],
         "reminders": [reminder_answer(reminder) for reminder in details.reminders],
         "completed_at": row.completed_at,
         "created_at": row.created_at,
@@ -53,9 +56,10 @@ def _values(body: TaskChange) -> dict[str, Any]:
     return values
 
 
-async def _answer(
+async def answer_task(
     request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, **options: Any
 ) -> web.Response:
+    """The task as it is now, with its ETag; `options` as `entity` takes them."""
     details = await read.get_task(session, actor=actor, task_id=task_id)
     return entity(request, task_answer(details), etag=str(details.row.version), **options)
 
@@ -66,13 +70,14 @@ async def _answer(
     summary="Create a task",
     answers={201: Task},
     success_headers={**ETAG, "Location": "Where the task is"},
+    scope="tasks:write",
 )
 async def create_task(
     request: web.Request, session: AsyncSession, actor: Actor, body: TaskCreate, now: datetime
 ) -> web.Response:
     task_id = await create.create_task(session, actor=actor, values=_values(body), now=now)
     headers = {"Location": f"{API_PREFIX}/tasks/{task_id}"}
-    return await _answer(request, session, actor, task_id, status=201, headers=headers)
+    return await answer_task(request, session, actor, task_id, status=201, headers=headers)
 
 
 @route(
@@ -82,9 +87,10 @@ async def create_task(
     answers={200: TaskList},
     errors=("forbidden",),
     success_headers={"Link": "The next page"},
+    scope="tasks:read",
 )
 async def list_tasks(request: web.Request, session: AsyncSession, actor: Actor, query: TaskQuery) -> web.Response:
-    """Those that I made or am assigned to, soonest due first; without a due date last."""
+    """Those that I made, am assigned to, or that are shared with me; soonest due first, without a due date last."""
     found = await read.list_tasks(
         session,
         actor=actor,
@@ -97,10 +103,10 @@ async def list_tasks(request: web.Request, session: AsyncSession, actor: Actor, 
     return page(request, [task_answer(details) for details in found.items], found.next_cursor, total=found.total)
 
 
-@route("GET", "/tasks/{task_id}", summary="A task", answers={200: Task}, success_headers=ETAG)
+@route("GET", "/tasks/{task_id}", summary="A task", answers={200: Task}, success_headers=ETAG, scope="tasks:read")
 async def get_task(request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID) -> web.Response:
     """One in the bin is seen by those who may restore it."""
-    return await _answer(request, session, actor, task_id)
+    return await answer_task(request, session, actor, task_id)
 
 
 @route(
@@ -111,6 +117,7 @@ async def get_task(request: web.Request, session: AsyncSession, actor: Actor, ta
     errors=("forbidden", "already_deleted"),
     media_types=(JSON, MERGE_PATCH),
     success_headers=ETAG,
+    scope="tasks:write",
 )
 async def change_task(
     request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, body: TaskChange, now: datetime
@@ -124,7 +131,7 @@ async def change_task(
         now=now,
         if_version=wanted_version(request),
     )
-    return await _answer(request, session, actor, task_id)
+    return await answer_task(request, session, actor, task_id)
 
 
 @route(
@@ -133,6 +140,7 @@ async def change_task(
     summary="Put a task into the bin",
     answers={204: None},
     errors=("forbidden", "already_deleted"),
+    scope="tasks:write",
 )
 async def delete_task(
     request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, now: datetime
@@ -149,10 +157,11 @@ async def delete_task(
     answers={200: Task},
     errors=("forbidden", "already_restored"),
     success_headers=ETAG,
+    scope="tasks:write",
 )
 async def restore_task(
     request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, now: datetime
 ) -> web.Response:
     """Reminders still ahead come back."""
     await change.restore_task(session, actor=actor, task_id=task_id, now=now)
-    return await _answer(request, session, actor, task_id)
+    return await answer_task(request, session, actor, task_id)

@@ -24,10 +24,15 @@ _ONE_YEAR = "max-age=31536000"
 async def security_headers(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Add them where the handler has not set its own."""
     response = await handler(request)
+    add_security_headers(response, secure=request[REMOTE].secure)
+    return response
+
+
+def add_security_headers(response: web.StreamResponse, *, secure: bool) -> None:
+    """Add those that are not there yet; `secure`: the caller has come over TLS (RFC 6797 forbids HSTS elsewhere)."""
     headers = response.headers
     for name, value in _HEADERS:
         if name not in headers:
             headers[name] = value
-    if request[REMOTE].secure:
+    if secure:
         headers["Strict-Transport-Security"] = _ONE_YEAR
-    return response

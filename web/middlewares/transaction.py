@@ -7,7 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from web.keys import DATABASE, SESSION
+from web.keys import DATABASE, PASSWORDS, SESSION
 from web.patience import LONGEST_S, within
 from web.routing import contract_of
 
@@ -18,10 +18,14 @@ async def transaction(request: web.Request, handler: Handler) -> web.StreamRespo
     contract = contract_of(request)
     if contract is None or not contract.opens_session:
         own_transactions = contract is not None and contract.uses_database
-        return await (within(LONGEST_S, handler(request)) if own_transactions else handler(request))
-    if SESSION in request:  # authentication opened it already, for a request that only reads
-        return await handler(request)
+        work = _in_turn(request, handler) if contract is not None and contract.hashes else handler(request)
+        return await (within(LONGEST_S, work) if own_transactions else work)
     return await within(LONGEST_S, _run(request, handler, writes=contract.writes))
+
+
+async def _in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async with request.app[PASSWORDS].turns:
+        return await handler(request)
 
 
 async def _run(request: web.Request, handler: Handler, *, writes: bool) -> web.StreamResponse:

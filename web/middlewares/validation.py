@@ -6,9 +6,10 @@ from __future__ import annotations
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from web.keys import BODY, IDEMPOTENCY_KEY, IDS, QUERY
-from web.parsing import read_body, read_idempotency_key, read_ids, read_query
+from web.keys import BODY, IDS, QUERY, STORAGE, UPLOAD
+from web.parsing import read_body, read_ids, read_query
 from web.routing import contract_of
+from web.uploads import upload_of
 
 
 @web.middleware
@@ -21,9 +22,10 @@ async def validation(request: web.Request, handler: Handler) -> web.StreamRespon
     query = read_query(request, contract.query)
     if query is not None:
         request[QUERY] = query
-    key = read_idempotency_key(request, contract)
-    if key is not None:
-        request[IDEMPOTENCY_KEY] = key
+    if contract.takes_file is not None:
+        async with upload_of(request, contract.takes_file, request.app[STORAGE]) as upload:
+            request[UPLOAD] = upload
+            return await handler(request)
     body = await read_body(request, contract)
     if body is not None:
         request[BODY] = body

@@ -58,7 +58,11 @@ class LogIn(Body):
     email: GivenText
     password: GivenText
     otp: Annotated[
-        GivenText | None, Field(description="Of no account yet: there is no two-factor sign-in; ignored")
+        GivenText | None,
+        Field(
+            description="The code that the authenticator shows, or a recovery code; of an account without two-factor "
+            "sign-in it is ignored"
+        ),
     ] = None
 
 
@@ -72,6 +76,37 @@ class EmailVerification(Body):
     """The token in the link of the verification e-mail."""
 
     token: Token
+
+
+class OneTimeCode(Body):
+    """The code that the authenticator shows."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"otp": "123456"}]})
+
+    otp: GivenText
+
+
+class TwoFactorRemoval(Body):
+    """Who you are, in both ways."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"password": "correct horse battery", "otp": "123456"}]})
+
+    password: GivenText
+    otp: Annotated[GivenText, Field(description="The code that the authenticator shows, or a recovery code")]
+
+
+class TwoFactorEnrolment(TypedDict):
+    """What an authenticator is set up with; it is not shown again."""
+
+    secret: Annotated[str, Field(description="In base32, for those who can't scan")]
+    otpauth_uri: str
+    qr_svg: Annotated[str, Field(description="`otpauth_uri` as a QR code: one SVG element")]
+
+
+class RecoveryCodes(TypedDict):
+    """Each signs in once in place of the authenticator's code. They are not shown again."""
+
+    recovery_codes: Annotated[list[str], Field(min_length=10, max_length=10)]
 
 
 class Tokens(TypedDict):

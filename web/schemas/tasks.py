@@ -28,6 +28,10 @@ Title = Annotated[str, Line(1, 200)]
 Description = Annotated[str, LongText(20_000, {"description": "Markdown"})]
 Category = Annotated[str, Line(1, 50)]
 AssigneeIds = Annotated[list[Id], Field(max_length=50)]
+Permission = Annotated[
+    Literal["view", "edit"],
+    Field(description="`edit`: to change it, its status, and whom it is assigned to and shared with"),
+]
 Reminders = Annotated[list[ReminderCreate], Field(max_length=50)]
 
 
@@ -68,6 +72,27 @@ class TaskCreate(TaskChange):
     title: Title
 
 
+class Assignment(Body):
+    """Whom to assign the task to."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"user_id": "019ca000-0000-7000-8000-000000000000"}]})
+
+    user_id: Id
+
+
+class Share(Body):
+    """Whom to share the task with, and what for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"user_id": "019ca000-0000-7000-8000-000000000000", "permission": "edit"}],
+        }
+    )
+
+    user_id: Id
+    permission: Permission
+
+
 class EverybodysTaskQuery(PageQuery):
     """Which of everybody's tasks. A filter given several times means any of its values."""
 
@@ -78,6 +103,12 @@ class TaskQuery(EverybodysTaskQuery):
     """Which tasks."""
 
     scope: Annotated[Literal["mine", "all"], Field(description="`all`: everybody's (managers and admins)")] = "mine"
+
+
+class SharedWith(Person):
+    """A person with whom a task is shared."""
+
+    permission: Permission
 
 
 class Task(TypedDict):
@@ -94,6 +125,7 @@ class Task(TypedDict):
     timezone: str
     creator: Person
     assignees: list[Person]
+    shared_with: list[SharedWith]
     reminders: Annotated[list[Reminder], Field(description="Those for the assignees")]
     completed_at: datetime | None
     created_at: datetime

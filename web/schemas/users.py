@@ -24,10 +24,20 @@ class UserQuery(PageQuery):
     """Which people. A filter given several times means any of its values."""
 
     q: Annotated[
-        Annotated[str, Line(1, 200)] | None, Field(description="Part of the name or the address, in any case")
+        Annotated[str, Line(1, 200)] | None,
+        Field(description="Part of the name, without regard to case and accents, or of the address"),
     ] = None
     role: list[Role] = repeated()
     status: list[AccountStatus] = repeated()
+
+
+class LookupQuery(PageQuery):
+    """Whose name."""
+
+    q: Annotated[
+        Annotated[str, Line(0, 200)],
+        Field(description="Part of the name, without regard to case and accents; empty: everybody"),
+    ] = ""
 
 
 class UserChange(Body):
@@ -75,3 +85,17 @@ class Person(TypedDict):
 
     id: UUID
     name: str
+
+
+class FoundPerson(Person):
+    """A person as they are found by name."""
+
+    avatar_url: str | None
+
+
+class FoundPersonList(TypedDict):
+    """A page of people, by name."""
+
+    items: list[FoundPerson]
+    next_cursor: str | None
+    total: NotRequired[Total]

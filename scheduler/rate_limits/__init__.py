@@ -1,0 +1,1 @@
+"""Rate limits: how often somebody may ask, counted in Redis for all web processes together."""
