@@ -119,7 +119,17 @@ def migrate(lifeline_fd: int | None) -> None:
         upgrade(settings.database_url)
 
 
-@main.group()
+class _OneLine(click.Group):
+    """A mistake in how a command is called is told as every other: one line, exit 1 (contract, section 9)."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except click.UsageError as error:
+            raise click.ClickException(error.format_message()) from None
+
+
+@main.group(cls=_OneLine)
 def admin() -> None:
     """Administrators: the first one is made here."""
 
@@ -266,6 +276,8 @@ def _pass(gate_fd: int | None) -> None:
 def _password(from_stdin: bool) -> str:
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
+    if not sys.stdin.isatty():
+        raise click.ClickException("there is no terminal to ask for the password at; hand it in with --password-stdin")
     password: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     return password
 
@@ -284,7 +296,11 @@ def _with_database(settings: Settings, work: Callable[[Database], Coroutine[Any,
     from scheduler.accounts.revocation import OwnRevocations
     from scheduler.database import Database
     from scheduler.logs import configure_logging, records
+    from scheduler.schema import upgrade
 
+    if settings.database_url.startswith("sqlite"):
+        # As `punctual up` does: the first administrator may well be made before it. (No event loop runs here.)
+        upgrade(settings.database_url)
     # Standard output is for what was asked for. What is kept of an event goes to the database, as everywhere.
     configure_logging(settings.model_copy(update={"log_level": "error"}), stream=sys.stderr)
 

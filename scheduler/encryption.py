@@ -4,6 +4,7 @@ tokens, is stored as a digest.)"""
 from __future__ import annotations
 
 import base64
+import hmac
 from collections.abc import Sequence
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -12,6 +13,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 _PURPOSE = b"punctual encryption of stored secrets 1"
 """So that these keys are others than those that sign access tokens, though both come from the same secrets."""
+_MARKING = b"punctual marks of what is recognised 1"
 
 
 class Encryption:
@@ -21,8 +23,13 @@ class Encryption:
     """
 
     def __init__(self, secret_keys: Sequence[str]) -> None:
-        keys = [Fernet(_derived(secret)) for secret in secret_keys]
+        keys = [Fernet(base64.urlsafe_b64encode(_derived(secret, _PURPOSE))) for secret in secret_keys]
         self._newest, self._all = keys[0], MultiFernet(keys)
+        self._marking = [_derived(secret, _MARKING) for secret in secret_keys]
+
+    def marks(self, content: bytes) -> list[bytes]:
+        """What recognises `content`, under each key, the newest first: without a key nobody can try what it may be."""
+        return [hmac.digest(key, content, "sha256") for key in self._marking]
 
     def encrypt(self, text: str) -> str:
         """The text encrypted, in URL-safe base64: 100 characters at the least, 140 for a secret of 32 characters."""
@@ -52,6 +59,5 @@ def _decrypted(keys: Fernet | MultiFernet, text: str) -> str:
         raise ValueError("this is nothing that one of the secret keys encrypted") from None
 
 
-def _derived(secret: str) -> bytes:
-    key = HKDF(algorithm=SHA256(), length=32, salt=None, info=_PURPOSE).derive(secret.encode())
-    return base64.urlsafe_b64encode(key)
+def _derived(secret: str, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=None, info=purpose).derive(secret.encode())

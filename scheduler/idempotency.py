@@ -101,9 +101,10 @@ async def claim(
     come and go all the time.
     """
     mine = Claim(digest=digest_of(actor=actor, key=key))
+    marks = encryption.marks(fingerprint)  # a body may hold a password, which a plain digest would give away
     values = {
         "user_id": actor.user_id,
-        "fingerprint": fingerprint,
+        "fingerprint": marks[0],
         "owner": mine.owner,
         "created_at": now,
         "status": None,
@@ -139,20 +140,20 @@ async def claim(
                 raise
     if row is None:
         return mine
-    if row.fingerprint != fingerprint:
-        raise IdempotencyKeyReused()
-    if row.status is None:
-        raise IdempotencyInProgress()
-    if row.body is None:
-        raise Conflict(
-            "This was done, and its answer is too long to be given again; read what it has changed, then go on."
-        )
     try:
-        body = encryption.decrypt(row.body.decode("ascii")).encode()
+        body = encryption.decrypt(row.body.decode("ascii")).encode() if row.body is not None else None
     except ValueError:
         raise Conflict(
             "What was answered to this `Idempotency-Key` can't be read any longer; look whether it was done."
         ) from None
+    if row.fingerprint not in marks:
+        raise IdempotencyKeyReused()
+    if row.status is None:
+        raise IdempotencyInProgress()
+    if body is None:
+        raise Conflict(
+            "This was done, and its answer is too long to be given again; read what it has changed, then go on."
+        )
     return Answer(status=row.status, headers=row.headers, body=body)
 
 

@@ -89,6 +89,7 @@ def test_a_wrong_setting_stops_the_start_with_one_line(
     assert done.stdout == ""
 
 
+@pytest.mark.heavy(on="mariadb")
 def test_admin_create_prints_the_id_and_the_admin_is_listed(stack: Stack, tmp_path: Path) -> None:
     environment = stack.environment()
     done = punctual(
@@ -102,6 +103,7 @@ def test_admin_create_prints_the_id_and_the_admin_is_listed(stack: Stack, tmp_pa
     assert "root@example.com" in listed.lower()
 
 
+@pytest.mark.heavy(on="mariadb")
 def test_admin_disable_2fa(stack: Stack, tmp_path: Path) -> None:
     """Of any account; its owner is told by e-mail."""
     url = make_url(stack.database_url)
@@ -136,6 +138,9 @@ def test_mistakes_with_admins_are_one_line_each(tmp_path: Path) -> None:
             environment=environment, folder=tmp_path, typed=password + "\n",
         )  # fmt: skip
 
+    assert_one_line(punctual("admin", "create", environment=environment, folder=tmp_path), "--email")
+    command = ["admin", "create", "--email", "root@example.com", "--name", "Root"]
+    assert_one_line(punctual(*command, environment=environment, folder=tmp_path), "--password-stdin")
     assert_one_line(create("root@example.com", "short"), "password")
     assert_one_line(create("nowhere", PASSWORD), "email")
     assert_one_line(create("root@example.com", PASSWORD, name=" "), "name")
@@ -153,6 +158,7 @@ def test_mistakes_with_admins_are_one_line_each(tmp_path: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.heavy(on="mariadb")
 def test_migrate_makes_the_schema_and_is_harmless_twice(empty_database_url: str, tmp_path: Path) -> None:
     environment = plain_environment(tmp_path, database_url=empty_database_url)
     for _ in range(2):
@@ -161,11 +167,18 @@ def test_migrate_makes_the_schema_and_is_harmless_twice(empty_database_url: str,
     assert punctual("admin", "list", environment=environment, folder=tmp_path).returncode == 0
 
 
-def test_a_database_without_a_schema_is_said_in_one_line(tmp_path: Path) -> None:
+def test_an_admin_may_be_made_before_anything_else(tmp_path: Path) -> None:
     done = punctual("admin", "list", environment=plain_environment(tmp_path), folder=tmp_path)
-    assert_one_line(done, "PUNCTUAL_DATABASE_URL")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+@pytest.mark.parametrize("empty_database_url", ["mariadb"], indirect=True)
+def test_a_database_without_a_schema_is_said_in_one_line(empty_database_url: str, tmp_path: Path) -> None:
+    environment = plain_environment(tmp_path, database_url=empty_database_url)
+    assert_one_line(punctual("admin", "list", environment=environment, folder=tmp_path), "punctual migrate")
+
+
+@pytest.mark.heavy(on="mariadb")
 def test_the_doctor_finds_all_well_and_keeps_secrets(stack: Stack, tmp_path: Path) -> None:
     environment = stack.environment(metrics_token="very-secret-token", secret_key="k" * 40)
     done = punctual("doctor", environment=environment, folder=tmp_path)
@@ -242,6 +255,7 @@ def test_the_demonstration_shows_a_reminder(tmp_path: Path) -> None:
         assert tree.wait(15) == 0
 
 
+@pytest.mark.heavy(on="mariadb")
 def test_the_demonstration_without_a_worker_says_so_at_once_when_not_told_to_wait(stack: Stack, tmp_path: Path) -> None:
     done = punctual("demo", "--no-wait", environment=stack.environment(), folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -250,6 +264,7 @@ def test_the_demonstration_without_a_worker_says_so_at_once_when_not_told_to_wai
     assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_honcho_runs_the_procfile(stack: Stack, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ TAKEN: web.RequestKey[Taken] = web.RequestKey("taken", Taken)
 CALLER: web.RequestKey[Caller] = web.RequestKey("caller")
 """Who the caller's token says they are."""
 ACTOR: web.RequestKey[Actor] = web.RequestKey("actor", Actor)
+JUDGED_AT: web.RequestKey[float] = web.RequestKey("judged_at", float)
+"""When it was last looked at whether they may do this, on the monotonic clock."""
 SESSION: web.RequestKey[AsyncSession] = web.RequestKey("session", AsyncSession)
 BODY: web.RequestKey[BaseModel] = web.RequestKey("body", BaseModel)
 QUERY: web.RequestKey[BaseModel] = web.RequestKey("query", BaseModel)

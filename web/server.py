@@ -39,6 +39,9 @@ connection ends."""
 IDLE_DRAIN_S = 3
 """How long an ending process leaves idle connections open for one more request."""
 
+HANDSHAKES_S = 1.0
+"""A connection that is still shaking hands over TLS is none yet to aiohttp; it gets this long to become one."""
+
 AT_ONCE_S = 0.5
 """For what is cut off after the grace time."""
 
@@ -231,7 +234,11 @@ async def serve(
             ready()
         await stop.wait()
         log.info("web.stopping")
-        await _drain(runner, min(IDLE_DRAIN_S, settings.grace_seconds / 2))
+        await _drain(
+            runner,
+            min(IDLE_DRAIN_S, settings.grace_seconds / 2),
+            at_least=HANDSHAKES_S if settings.tls_cert is not None else 0,
+        )
     finally:
         await runner.cleanup()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -239,19 +246,20 @@ async def serve(
     log.info("web.stopped")
 
 
-async def _drain(runner: Runner, seconds: float) -> None:
+async def _drain(runner: Runner, seconds: float, *, at_least: float) -> None:
     """Stop accepting, and let each connection end with an answer that says so.
 
     An idle connection that is closed at the moment at which its client sends the next request is a request
     that fails; so idle ones are left open a while, and the next answer on each says `Connection: close`
-    (RFC 9112, 9.6).
+    (RFC 9112, 9.6). `at_least`: seconds in which connections may appear that were accepted before.
     """
     _Connection.ending = True
     for site in list(runner.sites):
         await site.stop()
-    deadline = asyncio.get_running_loop().time() + seconds
-    while runner.server is not None and runner.server.connections:
-        if asyncio.get_running_loop().time() >= deadline:
+    began = asyncio.get_running_loop().time()
+    while runner.server is not None:
+        waited = asyncio.get_running_loop().time() - began
+        if waited >= seconds or (waited >= at_least and not runner.server.connections):
             break
         await asyncio.sleep(0.05)
 

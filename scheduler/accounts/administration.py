@@ -20,7 +20,9 @@ from scheduler.accounts.client import Client
 from scheduler.accounts.erasure import erase
 from scheduler.accounts.invitations import send_invitation
 from scheduler.accounts.last_admin import check_another_admin
+from scheduler.accounts.login_lock import address_digest, forget_failures
 from scheduler.accounts.notices import SecurityEvent, send_security_notice
+from scheduler.accounts.one_time_tokens import void_tokens
 from scheduler.accounts.passwords import Passwords, objection
 from scheduler.accounts.profile import write_profile
 from scheduler.accounts.revocation import revoke
@@ -173,6 +175,9 @@ async def reset_password(
             update(User.__table__).where(User.id == user_id).values(password_hash=password_hash, updated_at=now)
         )
         await end_sessions(session, user_id=user_id, now=now)
+        # Nor may a link that somebody else has asked for undo it: to a new address above all.
+        await void_tokens(session, user_id=user_id, now=now)
+        await forget_failures(session, digest=address_digest(user.email))
         await record(session, actor_id=None, action="password_reset", target_type="user", target_id=user_id, now=now)
         event = SecurityEvent.PASSWORD_RESET
         await send_security_notice(session, user=user, event=event, client=None, settings=settings, now=now)

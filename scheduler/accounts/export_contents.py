@@ -53,15 +53,13 @@ TOLD_IN_FULL = (
     "commented",
     "digest",
     "mentioned",
-    "missed_reminders",
     "overdue",
-    "reminder",
     "schedule_failed",
     "security",
     "shared",
 )
-"""E-mails of these templates stand in the export as they went out. The others hold links that sign in, or lead to a new
-password."""
+"""E-mails of these templates stand in the export as they went out. The others hold links that sign in, lead to a new
+password, or act on a task without a sign-in: an export must not outlive the session that it was made in."""
 
 
 class Person(NamedTuple):
@@ -290,7 +288,8 @@ SECTIONS = (
         Email,
         "emails",
         "e-mails to you; those that we still have, and that hold no link to sign in by, stand in the folder emails",
-        of=lambda person: Email.user_id == person.id,
+        # Not those to a new address: whether there is one would tell whether that address is somebody else's.
+        of=lambda person: and_(Email.user_id == person.id, Email.template != "change_email"),
         by=(Email.id,),
         without=("message", "owner", "lease_until"),
     ),

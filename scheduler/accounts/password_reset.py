@@ -12,10 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, delete, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from models import Run, User
+from models import ApiToken, Run, User
 from models.run import RunTrigger
 from models.user import AccountStatus
 from scheduler.accounts.client import Client
@@ -171,6 +171,8 @@ async def reset_password(
         values = {"password_hash": password_hash, "updated_at": now}
         if user.email_verified_at is None:
             values["email_verified_at"] = now
+            # Whoever gave this address before its owner proved it may have left a way in.
+            await session.execute(delete(ApiToken.__table__).where(ApiToken.user_id == user.id))
         await session.execute(update(_USER).where(_USER.c.id == user.id).values(**values))
         await end_sessions(session, user_id=user.id, now=now)
         await void_tokens(session, user_id=user.id, now=now)

@@ -91,13 +91,15 @@ async def login(
             _log_after_commit(session, lambda: log.warning("security.sign_in_locked", **fields))
         return error
 
-    async def work(session: AsyncSession) -> Tokens | PunctualError:
+    async def work(session: AsyncSession) -> Tokens | PunctualError | None:
         # Locked, so that of many guesses at once each sees those before it fail; and looked at again: the password may
         # have been changed, and all sessions ended, since it was read.
         query = select(_USER).where(_USER.c.id == (known.id if known else new_id())).with_for_update()
         held = (await session.execute(query)).one_or_none()
         # Only now, after the hash: what is checked after the tenth wrong guess has come too late.
         locked = await is_locked(session, digest=digest, now=now)
+        if right and not locked and held is not None and held.email == address and held.password_hash != stored:
+            return None  # by another sign-in of theirs with today's parameters, perhaps: what is stored now counts
         if (
             locked
             or not right
@@ -112,7 +114,7 @@ async def login(
                 session,
                 lambda: log.info("security.sign_in_failed", reason="deactivated", ip=client.ip, user_id=str(held.id)),
             )
-            return Forbidden("This account is deactivated; an administrator can bring it back.", code="deactivated")
+            return _deactivated()
         if held.totp_enabled_at is not None:
             if otp is None or not otp.strip():
                 return Unauthenticated(
@@ -129,6 +131,19 @@ async def login(
 
     # A refusal is returned, not raised: what it counts must be committed.
     outcome = await database.retry_write(work)
+    if outcome is None:
+        return await login(
+            database,
+            email=email,
+            password=password,
+            otp=otp,
+            client=client,
+            passwords=passwords,
+            access_tokens=access_tokens,
+            encryption=encryption,
+            settings=settings,
+            now=now,
+        )
     if isinstance(outcome, PunctualError):
         raise outcome
     if stored and passwords.needs_rehash(stored):
@@ -138,6 +153,10 @@ async def login(
 
 def _bad_credentials() -> Unauthenticated:
     return Unauthenticated("The e-mail address or the password is wrong.", code="bad_credentials")
+
+
+def _deactivated() -> Forbidden:
+    return Forbidden("This account is deactivated; an administrator can bring it back.", code="deactivated")
 
 
 async def _taken_back(session: AsyncSession, held: Row[Any], *, client: Client, now: datetime) -> User:
@@ -205,7 +224,7 @@ async def refresh(database: Database, *, refresh_token: str, access_tokens: Acce
     """Exchange a refresh token for new tokens.
 
     Raises `Unauthenticated` with `token_revoked` for one that was used before (its whole session ends: RFC 9700, 4.14)
-    or whose session has ended, with `unauthenticated` for one that we never gave.
+    or whose session has ended, with `unauthenticated` for one that we never gave; `Forbidden` (`deactivated`).
     """
     digest = token_digest(refresh_token)
 
@@ -220,6 +239,8 @@ async def refresh(database: Database, *, refresh_token: str, access_tokens: Acce
         ).one_or_none()
         if row is None:
             return Unauthenticated("This refresh token is not valid; sign in again.")
+        if row.ended_at is None and row.status == AccountStatus.DEACTIVATED:
+            return _deactivated()
         # Of any number of requests with one token, one finds it unused.
         claimed = await session.execute(
             update(RefreshToken)

@@ -10,6 +10,7 @@ from sqlalchemy import Row, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import User
+from models.user import AccountStatus
 from scheduler.access import Actor
 from scheduler.accounts.client import Client
 from scheduler.accounts.email_change import change_address
@@ -48,7 +49,9 @@ async def resend_verification(session: AsyncSession, *, actor: Actor, settings: 
 
     Raises `Conflict` (`already_verified`).
     """
-    user = (await session.execute(select(User).where(User.id == actor.user_id))).scalar_one()
+    # Locked, so that of many at once each counts those before it.
+    query = select(User).where(User.id == actor.user_id).with_for_update()
+    user = (await session.execute(query)).scalar_one()
     if user.email_verified_at is not None:
         raise Conflict("Your e-mail address is verified already.", code="already_verified")
     if not await were_enough(session, user_id=user.id, purpose=Purpose.VERIFY_EMAIL, now=now):
@@ -69,6 +72,8 @@ async def verify_email(
     # The person before the token, in the order of everything else that changes both.
     table = User.__table__
     user = (await session.execute(select(table).where(table.c.id == found.user_id).with_for_update())).one()
+    if user.status == AccountStatus.DEACTIVATED:
+        raise InvalidToken()  # nothing of it changes until an administrator brings it back
     await use_token(session, token=token, purposes=PURPOSES, now=now)
     if found.purpose == Purpose.CHANGE_EMAIL:
         await change_address(session, former=user, address=found.email, client=client, settings=settings, now=now)

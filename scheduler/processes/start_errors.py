@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.exc import DBAPIError
+
 
 def one_line(error: Exception) -> str | None:
     """The line for `error`; None if it is a fault of ours, which deserves its traceback."""
@@ -16,6 +21,8 @@ def one_line(error: Exception) -> str | None:
         return "; ".join(f"{each.field.lstrip('/?')}: {each.message}" for each in error.errors)
     if isinstance(error, PunctualError | SettingsError):
         return str(error)
+    if isinstance(error, DBAPIError) and _has_no_tables(error):
+        return "PUNCTUAL_DATABASE_URL: this database is not set up yet; run `punctual migrate` first"
     if isinstance(error, DBAPIError):
         return f"PUNCTUAL_DATABASE_URL: the database says: {_first_line(error.orig or error)}"
     if isinstance(error, SQLAlchemyError | CommandError):
@@ -25,6 +32,12 @@ def one_line(error: Exception) -> str | None:
     if isinstance(error, OSError | TimeoutError):
         return _first_line(error)
     return None
+
+
+def _has_no_tables(error: DBAPIError) -> bool:
+    """SQLite says it in words; MySQL in a number (ER_NO_SUCH_TABLE)."""
+    arguments = getattr(error.orig, "args", ())
+    return "no such table" in str(error.orig) or 1146 in arguments[:1]
 
 
 def _first_line(error: BaseException) -> str:

@@ -263,6 +263,7 @@ async def test_it_fires_the_schedules_that_are_due(database: Database) -> None:
         await until(fired, seconds=4)
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("fault", ["refused", "landed"])
 async def test_a_fault_at_its_commit_costs_some_seconds_and_no_run(
     stack: Stack, database: Database, fault: str

@@ -25,6 +25,7 @@ from tests.services.engine import run_row, until
 CLIENT = Client(ip="192.0.2.7", user_agent="a browser")
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 async def test_a_worker_makes_it_and_takes_it_away(
     settings: Settings, database: Database, kind: str, request: pytest.FixtureRequest

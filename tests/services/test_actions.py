@@ -498,6 +498,7 @@ async def test_private_addresses_are_refused_for_good(
     assert failure.result is not None and failure.result["status"] == 302
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_what_went_wrong_is_said_and_tried_again(database: Database, people: People, local: Settings) -> None:
     async def nowhere(_: str) -> list[Address]:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")

@@ -209,6 +209,7 @@ async def test_nothing_to_do(database: Database, people: People) -> None:
     assert await clean(database) == NOTHING
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_what_is_past_goes_to_the_microsecond(database: Database, people: People) -> None:
     await keep_last_runs(database)
     kept: dict[type[Base], Any] = {}
@@ -414,6 +415,7 @@ async def test_the_bin_is_emptied_with_all_that_hangs_on_it_but_the_ledger(datab
     assert await ids(database, Delivery) == {told["id"]}
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_a_task_with_more_reminders_than_a_batch_goes_whole(database: Database, people: People) -> None:
     await bin_of(database, people.alice, tasks=2, reminders=MOST + 1)
     await bin_of(database, people.alice, tasks=10)
@@ -594,6 +596,7 @@ async def check_bin(database: Database) -> int:
     return len(found)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_cancelled_between_batches_it_leaves_all_whole(database: Database, people: People) -> None:
     await bin_of(database, people.alice, tasks=400)
 
@@ -610,6 +613,7 @@ async def test_cancelled_between_batches_it_leaves_all_whole(database: Database,
     assert await check_bin(database) == 0
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_cancelled_anywhere_it_leaves_all_whole(database: Database, people: People) -> None:
     await keep_last_runs(database)
     await bin_of(database, people.alice, tasks=400)
@@ -684,6 +688,7 @@ async def test_a_task_is_taken_out_of_the_bin_whole_or_not_at_all(database: Data
     assert await check_bin(database) == len(restored)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_runs_are_written_read_and_retried_meanwhile(database: Database) -> None:
     await keep_last_runs(database)
     old = [run_row(LONG_AGO + timedelta(seconds=place), job="run_schedule", state="failed") for place in range(1500)]

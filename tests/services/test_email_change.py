@@ -132,6 +132,17 @@ async def test_what_asks_for_nothing(database: Database, alice: Actor, ask: Ask)
     assert len(await mails(database, "change_email")) == 10
 
 
+async def test_a_deactivated_account_keeps_its_address(database: Database, alice: Actor, ask: Ask, use: Use) -> None:
+    await ask()
+    token = (await mail(database, "change_email", to=NEW)).token
+    await set_(database, User, alice.user_id, status="deactivated")
+    with pytest.raises(InvalidToken):
+        await use(token)
+    assert (await one(database, User)).email == OLD
+    await set_(database, User, alice.user_id, status="active")
+    assert await use(token) == NEW
+
+
 async def test_of_two_who_confirm_one_address_one_gets_it(
     database: Database, alice: Actor, ask: Ask, use: Use, quick_hash: str
 ) -> None:

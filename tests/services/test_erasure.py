@@ -495,6 +495,7 @@ async def test_stopped_anywhere_the_next_run_goes_on(
             assert holding(stored, mark.encode()) == set(), (fail_at, mark)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_however_much_it_is_it_goes_a_little_at_a_time(
     database: Database, people: People, erasing: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -244,7 +244,7 @@ async def test_many_rows_are_read_in_pages(database: Database, storage: Storage,
     tasks = [task_row(people.alice.user_id, title=f"Task {number}") for number in range(2 * ROWS_AT_ONCE + 1)]
     await add_rows(database, Task, tasks)
     at = [NOW + timedelta(minutes=number // 100) for number in range(ROWS_AT_ONCE)]  # many at one instant
-    emails = [email_row(moment, user_id=people.alice.user_id) for moment in at[:45]]
+    emails = [email_row(moment, user_id=people.alice.user_id, template="security") for moment in at[:45]]
     await add_rows(database, Email, emails)
     records = [
         {
@@ -272,6 +272,12 @@ async def test_a_link_that_signs_in_does_not_stand_in_it(database: Database, sto
     archive = await make(database, storage, people.alice)
     assert [row["template"] for row in rows_in(archive, "emails")] == ["reset_password"]
     assert not any(link in archive.read(name) or b"act/reset" in archive.read(name) for name in archive.namelist())
+
+
+async def test_nobody_learns_from_it_whose_an_address_is(database: Database, storage: Storage, people: People) -> None:
+    """A link to a new address goes out only where that address is nobody's."""
+    await add_rows(database, Email, [email_row(user_id=people.alice.user_id, template="change_email")])
+    assert rows_in(await make(database, storage, people.alice), "emails") == []
 
 
 async def test_the_picture_is_in_it_unless_it_is_lost(database: Database, storage: Storage, people: People) -> None:

@@ -83,6 +83,12 @@ async def test_a_key_is_its_callers_own_and_for_one_request(database: Database, 
     assert await ask(database, people.alice) == ANSWER
 
 
+async def test_what_is_kept_of_a_request_lets_nobody_guess_at_it(database: Database, people: People) -> None:
+    """A body may hold a password; a digest of it without a key could be tried against a list."""
+    await ours(database, people.alice)
+    assert (await one(database, IdempotencyKey)).fingerprint != FINGERPRINT
+
+
 async def test_a_key_that_is_taken_back_is_free(database: Database, people: People) -> None:
     first = await ours(database, people.alice)
     async with database.write() as session:

@@ -139,6 +139,7 @@ FILTERS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("looked_at", [read.LOOKED_AT, 40])
 async def test_every_filter(
     database: Database, history: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, looked_at: int

@@ -310,6 +310,7 @@ async def test_the_loop_stores_what_is_left_when_it_ends(database: Database) -> 
     assert await count(database, LogRecord) == AT_ONCE + 5
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_what_was_dropped_is_told_once_in_a_while(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(keeping, "TELL_EVERY_S", 0.1)
     for _ in range(100):

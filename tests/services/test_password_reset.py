@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from models import Activity, Email, OneTimeToken, Run, Session, User
+from models import Activity, ApiToken, Email, OneTimeToken, Run, Session, User
 from scheduler.access import Actor
 from scheduler.accounts.invitations import send_invitation
 from scheduler.accounts.one_time_tokens import Purpose, make_token
@@ -19,10 +19,11 @@ from scheduler.accounts.passwords import Passwords
 from scheduler.database import Database
 from scheduler.encryption import Encryption
 from scheduler.errors import Invalid, InvalidToken
+from scheduler.identifiers import new_id
 from scheduler.outbox.claim import SECRET_TEMPLATES
 from scheduler.runs.running import JobFailed, RunningJob
 from scheduler.settings import Settings
-from tests.factories import NOW, add_person
+from tests.factories import NOW, add_person, add_rows
 from tests.services.at_once import AllAtOnce
 from tests.services.conftest import CLIENT, PASSWORD, SignIn, Worker
 from tests.services.engine import put
@@ -257,6 +258,26 @@ async def test_the_link_proves_the_address(
     await forgot()
     await reset((await mail(database, "reset_password")).token)
     assert (await one(database, User)).email_verified_at == NOW
+
+
+@pytest.mark.parametrize("was_verified", [True, False])
+async def test_who_first_proves_the_address_ends_what_was_made_before(
+    database: Database, alice: Actor, forgot: Forgot, reset: Reset, was_verified: bool
+) -> None:
+    """Whoever signed up with it may have been somebody else, and have left a token to come back by."""
+    await set_(database, User, alice.user_id, email_verified_at=NOW if was_verified else None)
+    token = {
+        "id": new_id(),
+        "digest": b"x" * 32,
+        "user_id": alice.user_id,
+        "name": "x",
+        "scopes": "tasks:write",
+        "created_at": NOW,
+    }
+    await add_rows(database, ApiToken, [token])
+    await forgot()
+    await reset((await mail(database, "reset_password")).token)
+    assert await count(database, ApiToken) == int(was_verified)
 
 
 async def test_who_has_tried_in_vain_is_let_in(

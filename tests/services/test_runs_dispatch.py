@@ -118,6 +118,7 @@ async def test_an_owners_runs_go_in_the_order_in_which_they_were_asked_for(datab
         assert [each for each in gone if each in asked[owner]] == asked[owner]
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_one_owners_ten_thousand_do_not_delay_anothers_one(database: Database) -> None:
     flood, service = new_id(), None
     await put_queued(database, 10_000, owner_id=flood)
@@ -205,6 +206,7 @@ async def test_a_dispatch_that_is_not_committed_keeps_nobody_from_them(database:
     assert [each.id for each in (await dispatch_from(database)).runs] == ids
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_cancelling_while_others_dispatch_begin_and_return(database: Database) -> None:
     """Every statement on the same rows at once: no deadlock that is not retried, no run in two hands or in none."""
     ids = await put_queued(database, 200, owner_id=new_id())

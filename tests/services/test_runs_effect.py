@@ -205,6 +205,7 @@ async def test_where_the_caller_gives_up_the_next_attempt_finds_what_is_there(
     assert await effects(database) == (1 if fault == "landed" else 0)
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.faults
 async def test_connections_cut_at_any_moment_leave_one_effect_and_one_end(stack: Stack, database: Database) -> None:
     """Real cuts, again and again, while runs end: by the server (MariaDB), or by a rollback under the hand (SQLite)."""

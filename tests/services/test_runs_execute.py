@@ -579,6 +579,7 @@ async def test_what_is_being_taken_when_it_stops_is_ended_too(database: Database
         await beginning
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_a_job_that_does_not_stop_does_not_hold_up_the_worker(database: Database) -> None:
     async def stubborn(run: RunningJob) -> None:
         end = asyncio.get_running_loop().time() + 2.5

@@ -99,6 +99,7 @@ def world(database: Database) -> World:
 # -- who is dead ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_a_dead_worker_is_noticed_within_15_seconds_and_the_living_never(
     world: World, database: Database
 ) -> None:

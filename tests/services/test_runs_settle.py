@@ -165,6 +165,7 @@ async def test_five_hundred_at_once_each_as_it_was_meant(database: Database) -> 
             assert tried[outcome.run.id].error == outcome.error
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_results_of_the_greatest_size_by_the_score(database: Database) -> None:
     """Together more than the database takes in one packet (16 MiB by default), and quotes that grow on the way."""
     runs = await begin(database, 70)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from bench.sink import SinkProcess
 from models import Delivery, Email, Reminder, Run, Task
 from scheduler.database import Database
@@ -15,6 +17,7 @@ from tests.services.stored import rows, statements, tally
 REMINDERS, PEOPLE = 2000, 50
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_less_than_a_tenth_of_a_statement_a_reminder_ledger_and_all(
     database: Database, settings: Settings, smtp_worker: Worker, sink: SinkProcess
 ) -> None:
@@ -37,6 +40,7 @@ async def test_less_than_a_tenth_of_a_statement_a_reminder_ledger_and_all(
     assert await tally(database, Run.state) == {"succeeded": 2}
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_late_ones_cost_no_more(
     database: Database, settings: Settings, smtp_worker: Worker, sink: SinkProcess
 ) -> None:

@@ -141,6 +141,20 @@ async def test_a_hash_with_old_parameters_is_made_anew(
     assert await passwords.matches(stored, PASSWORD)
 
 
+async def test_whoever_else_signs_in_just_then_is_let_in_too(
+    database: Database, sign_in: SignIn, quick_hash: str
+) -> None:
+    """One hash is checked while another sign-in of theirs puts a new one in its place."""
+    await add_person(database, "alice", password_hash=quick_hash)
+
+    async def later(number: int) -> Tokens:
+        await asyncio.sleep(number * 0.012)
+        return await sign_in()
+
+    assert len(await asyncio.gather(*map(later, range(8)))) == 8
+    assert await count(database, LoginFailure) == 0
+
+
 class Slow(Passwords):
     """Something happens while a password is checked."""
 
@@ -231,6 +245,15 @@ async def test_a_used_one_ends_the_whole_session(database: Database, door: Door,
     assert (await one(database, Session)).ended_at == NOW
 
 
+async def test_of_somebody_deactivated_it_says_so_and_keeps(database: Database, door: Door, tokens: Tokens) -> None:
+    await set_(database, User, tokens.user.id, status="deactivated")
+    with pytest.raises(Forbidden) as caught:
+        await door.refresh(tokens.refresh_token)
+    assert caught.value.error_code == "deactivated"
+    await set_(database, User, tokens.user.id, status="active")
+    await door.refresh(tokens.refresh_token)
+
+
 async def test_other_sessions_go_on(database: Database, door: Door, tokens: Tokens) -> None:
     async with database.write() as session:
         other = await open_session(session, user=tokens.user, client=CLIENT, access_tokens=door.access_tokens, now=NOW)
@@ -289,7 +312,7 @@ async def test_after_logout_nothing_works(database: Database, door: Door, tokens
 async def test_whoever_is_deactivated_is_out_at_once(database: Database, door: Door, tokens: Tokens) -> None:
     await set_(database, User, tokens.user.id, status="deactivated")
     assert await door.refusal(tokens.access_token) == "deactivated"
-    assert await door.refusal(tokens.refresh_token) == "token_revoked"
+    assert await door.refusal(tokens.refresh_token) == "deactivated"
 
 
 async def test_a_role_is_that_of_now(database: Database, door: Door, tokens: Tokens) -> None:

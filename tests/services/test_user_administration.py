@@ -10,16 +10,20 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from models import Activity, Email, OneTimeToken, Run, Session, Task, TaskAssignee, TaskShare, User
+from models import Activity, Email, LoginFailure, OneTimeToken, Run, Session, Task, TaskAssignee, TaskShare, User
 from scheduler.access import Actor, Role
 from scheduler.accounts import administration
 from scheduler.accounts.client import Client
+from scheduler.accounts.login_lock import add_failure, address_digest
+from scheduler.accounts.one_time_tokens import Purpose, make_token
+from scheduler.accounts.password_reset import find_reset
 from scheduler.accounts.passwords import Passwords
 from scheduler.accounts.revocation import REVOKED
 from scheduler.accounts.sign_up import create_admin
 from scheduler.accounts.users import hold
+from scheduler.accounts.verification import verify_email
 from scheduler.database import Database
-from scheduler.errors import Conflict, Invalid, NotFound, PunctualError
+from scheduler.errors import Conflict, Invalid, InvalidToken, NotFound, PunctualError
 from scheduler.identifiers import new_id
 from scheduler.settings import Settings
 from scheduler.tasks.change import change_task
@@ -363,6 +367,30 @@ async def test_an_administrator_made_on_the_command_line_is_written_down(
     assert (activity.actor_id, activity.action, activity.target_id) == (None, "user_created", made)
     assert activity.changes == {"role": [None, "admin"]}
     assert [line["event"] for line in logs] == ["security.user_created"]
+
+
+async def test_after_a_password_from_the_command_line_no_former_link_works(
+    database: Database, settings: Settings, passwords: Passwords, people: People
+) -> None:
+    """Nor is its owner kept out by what somebody else has tried."""
+    bob = people.bob.user_id
+    async with database.write() as session:
+        links = [
+            await make_token(session, user_id=bob, purpose=purpose, email="thief@example.org", now=NOW)
+            for purpose in (Purpose.CHANGE_EMAIL, Purpose.RESET_PASSWORD)
+        ]
+        await add_failure(session, digest=address_digest("bob@example.com"), locked=False, now=NOW)
+    await administration.reset_password(
+        database, email="bob@example.com", password=PASSWORD, settings=settings, passwords=passwords, now=LATER
+    )
+    for link in links:
+        async with database.write() as session:
+            with pytest.raises(InvalidToken):
+                await verify_email(session, token=link, settings=settings, now=LATER)
+            with pytest.raises(InvalidToken):
+                await find_reset(session, token=link, now=LATER)
+    assert (await one(database, User, User.id == bob)).email == "bob@example.com"
+    assert await count(database, LoginFailure) == 0
 
 
 async def test_a_password_set_on_the_command_line_is_told_and_written_down(

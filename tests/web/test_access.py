@@ -14,6 +14,8 @@ from itertools import product
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from models import Reminder, Task, TaskAssignee, TaskShare
 from scheduler.access import Action, Permission, Relation, Right, Role
 from scheduler.clock import format_instant, now
@@ -197,6 +199,7 @@ def test_every_route_of_a_task_is_probed() -> None:
     assert {right for right, _ in RIGHT_PROBES} == set(Right)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_each_cell(service: Service) -> None:
     people = await cast(service)
     cells = [Cell(*each) for each in product(Role, RELATIONS, PROBES)]

@@ -118,6 +118,7 @@ def faults(answer: Answer) -> list[str]:
     return [each["field"] for each in answer.json["errors"]] if answer.status == 422 else []
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_single_resources_have_etags_and_lost_updates_are_refused(world: World) -> None:
     """304 for what one has, 412 for a change of what is no longer as one saw it, with nothing changed."""
     shown = {each.path: each for each in OPERATIONS if each.method == "GET" and each.gives("ETag")}
@@ -167,6 +168,7 @@ async def own_picture(world: World) -> str:
     return str(answer.json["avatar_url"]).partition("?")[0].removeprefix(world.service.settings.public_url)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_every_post_can_be_sent_again(world: World) -> None:
     """With the same key the same answer, byte for byte, and the key is for no other request."""
     taking = [each for each in OPERATIONS if each.method == "POST" and each.is_signed_in]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from tests.conftest import Stack
 from tests.web.conftest import Service, assert_problem
 
@@ -15,6 +17,7 @@ async def test_all_is_well(service: Service) -> None:
     assert ready.json == {"status": "ok", "checks": {"database": "ok", "redis": "ok", "schema": "ok"}}
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_redis_hangs(service: Service, stack: Stack) -> None:
     stack.redis.pause()
     try:

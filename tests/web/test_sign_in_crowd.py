@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from tests.services.stored import statements
 from tests.web.conftest import PASSWORD, Caller, Service, start
 from web.handlers import ROUTE_TABLES
 from web.keys import PASSWORDS
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_who_waits_for_a_hash_holds_no_connection_of_the_database(service: Service) -> None:
     runner, base = await start(service.settings, service.database)
     try:

@@ -59,6 +59,7 @@ async def test_what_is_rolled_back_or_only_reads_wakes_nobody(service: Service, 
     assert await heard(0.5) == 0
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_no_answer_waits_for_redis(service: Service, stack: Stack) -> None:
     admin = await service.admin()
     await admin("POST", "/admin/jobs/reap/run")

@@ -119,7 +119,7 @@ async def logout(session: AsyncSession, actor: Actor, client: Client, now: datet
     "/auth/refresh-token",
     summary="Exchange a refresh token for new tokens",
     answers={200: Tokens},
-    errors=("unauthenticated", "token_revoked"),
+    errors=("unauthenticated", "token_revoked", "deactivated"),
     auth=None,
 )
 async def refresh_token(

@@ -24,7 +24,7 @@ route = RouteTable("Tasks")
     "/tasks/{task_id}/assign",
     summary="Assign a task",
     answers={200: Task},
-    errors=("forbidden", "already_deleted"),
+    errors=("forbidden", "already_deleted", "precondition_failed"),
     success_headers=ETAG,
     scope="tasks:write",
 )
@@ -55,7 +55,7 @@ async def assign_task(
     "/tasks/{task_id}/assign/{user_id}",
     summary="Take a task from one of its assignees",
     answers={204: None},
-    errors=("forbidden", "already_deleted"),
+    errors=("forbidden", "already_deleted", "precondition_failed"),
     scope="tasks:write",
 )
 async def unassign_task(
@@ -85,7 +85,7 @@ async def unassign_task(
     "/tasks/{task_id}/share",
     summary="Share a task",
     answers={200: Task},
-    errors=("forbidden", "already_deleted"),
+    errors=("forbidden", "already_deleted", "precondition_failed"),
     success_headers=ETAG,
     scope="tasks:write",
 )
@@ -117,7 +117,7 @@ async def share_task(
     "/tasks/{task_id}/share/{user_id}",
     summary="Share a task with somebody no longer",
     answers={204: None},
-    errors=("forbidden", "already_deleted"),
+    errors=("forbidden", "already_deleted", "precondition_failed"),
     scope="tasks:write",
 )
 async def unshare_task(

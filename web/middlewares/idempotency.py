@@ -24,13 +24,14 @@ from scheduler.errors import PunctualError
 from scheduler.idempotency import Answer, Claim, IdempotencyInProgress, claim, fingerprint_of, keep, release
 from scheduler.logs import get_logger
 from web.keys import ACTOR, ANSWER_IS_KEPT, DATABASE, ENCRYPTION, IDEMPOTENCY_CLAIM, REQUEST_ID, SESSION
+from web.middlewares.authentication import judge_again
 from web.parsing import read_idempotency_key, read_raw_body
 from web.patience import LONGEST_S, within
 from web.problems import HTTPProblem, of_domain, of_request
 from web.routing import Route, contract_of
 
 REPLAYED = "Idempotent-Replayed"
-NOT_NOW = frozenset({408, 413, 429})
+NOT_NOW = frozenset({401, 408, 413, 429})
 """Refused before it was looked at as a whole, or for now."""
 KEEP_S = 5.0
 """For an answer that is kept after its work is done."""
@@ -50,6 +51,7 @@ async def idempotency(request: web.Request, handler: Handler) -> web.StreamRespo
     if contract is None or key is None:
         return await handler(request)
     fingerprint = fingerprint_of(method=request.method, path=request.raw_path, body=await _body(request, contract))
+    await judge_again(request)  # what is given again is for who may have it now
     claimed = await within(
         LONGEST_S,
         claim(

@@ -8,6 +8,7 @@ from aiohttp.typedefs import Handler
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from web.keys import DATABASE, PASSWORDS, SESSION
+from web.middlewares.authentication import judge_again
 from web.patience import LONGEST_S, within
 from web.routing import contract_of
 
@@ -25,6 +26,7 @@ async def transaction(request: web.Request, handler: Handler) -> web.StreamRespo
 
 async def _in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
     async with request.app[PASSWORDS].turns:
+        await judge_again(request)
         return await handler(request)
 
 

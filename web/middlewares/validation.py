@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from web.keys import BODY, IDS, QUERY, STORAGE, UPLOAD
+from web.middlewares.authentication import judge_again
 from web.parsing import read_body, read_ids, read_query
 from web.routing import contract_of
 from web.uploads import upload_of
@@ -25,8 +26,10 @@ async def validation(request: web.Request, handler: Handler) -> web.StreamRespon
     if contract.takes_file is not None:
         async with upload_of(request, contract.takes_file, request.app[STORAGE]) as upload:
             request[UPLOAD] = upload
+            await judge_again(request)
             return await handler(request)
     body = await read_body(request, contract)
     if body is not None:
         request[BODY] = body
+    await judge_again(request)
     return await handler(request)

@@ -13,7 +13,7 @@ from web.schemas.users import Name, User
 Password = Annotated[
     str,
     Line(
-        1,
+        0,  # how long it must be is said below; spaces alone are characters too
         1000,
         {
             "description": f"{SHORTEST} to {LONGEST} characters (code points after NFKC); none of the most common "

@@ -24,7 +24,7 @@ class UserQuery(PageQuery):
     """Which people. A filter given several times means any of its values."""
 
     q: Annotated[
-        Annotated[str, Line(1, 200)] | None,
+        Annotated[str, Line(0, 200)] | None,
         Field(description="Part of the name, without regard to case and accents, or of the address"),
     ] = None
     role: list[Role] = repeated()
