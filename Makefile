@@ -24,7 +24,7 @@ run: ## set up what is missing, then everything in one: API, worker, SQLite, Red
 test: ## set up what is missing, then every test on both stacks
 	@setup/environment dev
 	@setup/servers
-	@$(BIN)/python -m pytest -n 4 --dist worksteal $(ARGS)
+	@$(BIN)/python -m pytest -n 5 --dist worksteal $(ARGS)
 
 lint: ## ruff: rules and format
 	@setup/environment dev

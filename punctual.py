@@ -4,6 +4,7 @@ called.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
@@ -292,15 +293,23 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
         return runner.run(work)
 
 
+def _make_file(settings: Settings) -> None:
+    """Where SQLite's file is still to be made, make it, as `punctual up` does: an administrator may come first."""
+    from sqlalchemy import make_url
+
+    url = make_url(settings.database_url)
+    if url.get_backend_name() == "sqlite" and url.database and not os.path.exists(url.database):
+        from scheduler.schema import upgrade
+
+        upgrade(settings.database_url)
+
+
 def _with_database(settings: Settings, work: Callable[[Database], Coroutine[Any, Any, None]]) -> None:
     from scheduler.accounts.revocation import OwnRevocations
     from scheduler.database import Database
     from scheduler.logs import configure_logging, records
-    from scheduler.schema import upgrade
 
-    if settings.database_url.startswith("sqlite"):
-        # As `punctual up` does: the first administrator may well be made before it. (No event loop runs here.)
-        upgrade(settings.database_url)
+    _make_file(settings)
     # Standard output is for what was asked for. What is kept of an event goes to the database, as everywhere.
     configure_logging(settings.model_copy(update={"log_level": "error"}), stream=sys.stderr)
 

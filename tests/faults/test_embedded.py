@@ -3,6 +3,7 @@ out."""
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from tests.processes import free_port, spawn
 pytestmark = [pytest.mark.faults, pytest.mark.slow]
 
 REMINDERS = 2000
-KILLS = 5
+KILLS = int(os.environ.get("KILLS", "3"))
 
 
 @pytest.mark.parametrize("stack", ["sqlite"], indirect=True)

@@ -145,6 +145,7 @@ async def test_without_a_word_it_looks_each_second(database: Database) -> None:
     assert await states(database) == {"dispatched": 3}
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_no_more_on_the_way_than_soon_fits(database: Database) -> None:
     async with dispatching(database, concurrency=10) as scene:
         await ask(database, 100)
@@ -186,6 +187,7 @@ async def test_a_message_says_what_it_is_meant_to(database: Database) -> None:
         assert len(scene.begun) == 3
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_all_of_a_backlog_comes_through_as_room_is_free(database: Database) -> None:
     """Without waiting for the next second each time that what fitted is done."""
     scenes: list[Scene] = []

@@ -29,7 +29,7 @@ from scheduler.clock import time_zones
 from scheduler.schedules import cron as cron_rules
 from scheduler.schedules.cron import parse_cron
 
-EXAMPLES = int(os.environ.get("CRON_EXAMPLES", "150"))
+EXAMPLES = int(os.environ.get("CRON_EXAMPLES", "60"))
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)
 FIRST_YEAR, LAST_YEAR = 1970, 2037
 AROUND = timedelta(days=2)

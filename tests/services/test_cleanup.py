@@ -303,6 +303,7 @@ async def test_the_last_run_of_each_job_stays(database: Database) -> None:
     assert {row.id for row in shown.values()} == {row["id"] for row in made[-2:]} == await ids(database, Run)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_what_was_retried_stays_as_long_as_the_retry(database: Database) -> None:
     await keep_last_runs(database)
     first = run_row(LONG_AGO, state="failed")
@@ -505,6 +506,7 @@ def parameters(database: Database) -> Iterator[list[int]]:
         event.remove(database.engine.sync_engine, "before_cursor_execute", note)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_batches_are_small_and_take_turns(database: Database) -> None:
     await keep_last_runs(database)
     await add_rows(database, LogRecord, [log_row(LONG_AGO) for _ in range(1500)])  # all at the same instant

@@ -149,6 +149,7 @@ async def test_the_window(database: Database, people: People) -> None:
     assert await days(since=NOW + DAY, until=NOW) == []
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 5, 50])
 async def test_pages_go_from_what_is_ahead_into_the_ledger(
     database: Database, people: People, worker: Worker, clock: Clock, limit: int
@@ -164,6 +165,7 @@ async def test_pages_go_from_what_is_ahead_into_the_ledger(
     assert len({entry.id for entry in entries}) == 6
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_a_page_costs_the_same_whatever_its_length(database: Database, people: People, worker: Worker) -> None:
     costs = set()
     for number in (2, 40):

@@ -104,6 +104,7 @@ async def test_those_in_time_are_not_counted_with_the_late_ones(
     assert [message["Subject"] for message in maildir.messages()].count("Reminder: In time") == 3
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_one_email_a_person_across_many_claims_and_workers(
     database: Database,

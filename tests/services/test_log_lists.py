@@ -157,6 +157,7 @@ async def test_every_filter(
         assert await walk(database, limit=200, **filters) == wanted, filters
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize(
     "text", [*TEXTS, "PLAIN", "änderung", "östlich", "αθηνα", '"n":3', "%", "_", "off", "NAÏVE", "nothing"]
 )

@@ -183,6 +183,7 @@ async def test_a_database_that_is_away_loses_nothing(stack: Stack, cold: Databas
     assert await stored(cold) == ["before", "meanwhile"]
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.faults
 async def test_the_loop_outlives_a_database_that_is_away(stack: Stack, cold: Database) -> None:
     task = asyncio.create_task(store_records(cold))
@@ -323,6 +324,7 @@ async def test_what_was_dropped_is_told_once_in_a_while(database: Database, monk
     assert told.data == {"full": 0, "run": 0, "repeated": 40, "refused": 0}
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_storing_leaves_the_loop_to_others(database: Database) -> None:
     """While thousands of records are stored, nobody waits long for the loop."""
     await flush_all(database)
@@ -341,6 +343,7 @@ async def test_storing_leaves_the_loop_to_others(database: Database) -> None:
     assert longest < 0.25
 
 
+@pytest.mark.heavy(on="mariadb")
 def test_the_process_writes_its_log_where_it_always_did(stack: Stack, tmp_path: Path) -> None:
     """`configure_logging` writes to standard output: one JSON object a line."""
     import json

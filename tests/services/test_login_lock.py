@@ -42,6 +42,7 @@ async def test_after_the_tenth_the_right_password_is_wrong_for_fifteen_minutes(
     assert await count(database, LoginFailure) == 0
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_nine_do_not_lock_and_a_success_starts_anew(database: Database, sign_in: SignIn, quick_hash: str) -> None:
     alice = await add_person(database, "alice", password_hash=quick_hash)
     await fail(sign_in, MOST_FAILURES - 1)
@@ -64,6 +65,7 @@ async def test_the_window_slides(database: Database, sign_in: SignIn, quick_hash
     assert await sign_in(now=NOW + timedelta(minutes=32))
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_only_that_account_is_locked_and_unknown_ones_no_less(
     database: Database, sign_in: SignIn, quick_hash: str
 ) -> None:

@@ -119,6 +119,7 @@ async def test_what_workers_counted_is_added_up(database: Database) -> None:
     assert answer("punctual_run_lateness_seconds_count", "cleanup") == 2
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_many_processes_at_the_same_time(stack: Stack) -> None:
     databases = [Database(stack.database_url) for _ in range(4)]
     series = AT_ONCE + 50

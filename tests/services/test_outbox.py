@@ -83,6 +83,7 @@ async def test_a_refused_address_is_dead_at_once_and_the_others_go(
     assert await smtp_worker.send() is None
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_refused_for_now_it_is_tried_again_with_backoff(
     database: Database, people: People, smtp_worker: Worker, sink: SinkProcess, clock: Clock
 ) -> None:
@@ -142,6 +143,7 @@ async def test_after_three_days_it_is_dead(
 # -- a server that is away -----------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_while_the_server_is_away_tries_do_not_count_and_then_all_goes_out(
     database: Database, settings: Settings, smtp_worker: Worker, sink: SinkProcess, clock: Clock
 ) -> None:

@@ -122,6 +122,7 @@ async def test_what_can_not_be_tried_again(database: Database, clock: Clock) -> 
     assert await tally(database, Email.state) == {"sent": 1, "dead": 1, "sending": 1}
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_lists(database: Database) -> None:
     states = ("pending", "sent", "dead", "sending")
     rows = [

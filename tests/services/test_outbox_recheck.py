@@ -19,6 +19,7 @@ from tests.services.test_tasks import change, create
 MINUTE = timedelta(minutes=1)
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize(
     "reason",
     [

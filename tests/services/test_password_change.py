@@ -55,6 +55,7 @@ def change(database: Database, alice: Actor, passwords: Passwords, settings: Set
     return change
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_a_new_password_ends_other_sessions(
     database: Database, alice: Actor, change: Change, sign_in: SignIn, passwords: Passwords
 ) -> None:

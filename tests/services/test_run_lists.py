@@ -85,6 +85,7 @@ def chosen(rows: list[dict[str, Any]], wanted: dict[str, Any]) -> list[UUID]:
     return [row["id"] for row in sorted(fitting, key=lambda row: (row["queued_at"], row["id"]), reverse=True)]
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_every_filter_and_its_pages(database: Database) -> None:
     rows = history(400)
     await add_rows(database, Run, rows)
@@ -136,6 +137,7 @@ async def _rows_read(database: Database, wanted: dict[str, Any], cursor: str | N
         return sum(int(row[1]) for row in await session.execute(counters)) - before
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_a_page_of_any_single_filter_looks_at_little_more_than_its_rows(database: Database) -> None:
     """However long history is: the first page, and one from the middle."""
     if not database.is_mysql:
@@ -175,6 +177,7 @@ async def _check_plans_of_sqlite(database: Database) -> None:
         assert len(reads) > 1 or not any("TEMP B-TREE FOR ORDER BY" in step for step in steps), steps
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("looked_at", [1, 10, 100])
 async def test_what_is_rare_is_found_a_stretch_at_a_time(database: Database, looked_at: int) -> None:
     """Several filters: a page looks at so many runs at the most, and the next goes on where it ended."""

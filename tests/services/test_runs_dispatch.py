@@ -141,6 +141,7 @@ async def test_owners_share_equally_while_all_have_more_than_fits(database: Data
     assert shares == [10] * 10
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_where_more_owners_wait_than_share_one_dispatch_none_is_always_behind(database: Database) -> None:
     owners = [new_id() for _ in range(200)]
     for owner in owners:

@@ -549,6 +549,7 @@ async def test_what_waits_for_room_when_it_stops_is_given_back_at_once(database:
     assert len(gate.begun) == 2
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_a_caller_that_is_cancelled_while_runs_begin_leaves_none_half_begun(database: Database) -> None:
     """As arq does with all that it is at when Redis goes away."""
     for _ in range(10):

@@ -148,6 +148,7 @@ async def test_a_gap_between_two_looks_proves_nothing(world: World, database: Da
     assert (await run_row(database, run.id)).state == "quarantined"
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("jump", [timedelta(days=-400), timedelta(days=400)])
 async def test_a_wall_clock_that_jumps_changes_nothing(world: World, database: Database, jump: timedelta) -> None:
     [run] = await begin(database, worker="w")
@@ -175,6 +176,7 @@ async def test_a_month_later_what_was_in_flight_is_still_taken_up(world: World, 
     assert (await run_row(database, again.id)).state == "quarantined"
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_where_ones_own_beats_stand_still_nobody_is_dead(world: World, database: Database) -> None:
     """The database answers and takes no writes: all beats stand still, and the first to write again would bury the
     others."""

@@ -141,6 +141,7 @@ async def test_a_hash_with_old_parameters_is_made_anew(
     assert await passwords.matches(stored, PASSWORD)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_whoever_else_signs_in_just_then_is_let_in_too(
     database: Database, sign_in: SignIn, quick_hash: str
 ) -> None:

@@ -270,6 +270,7 @@ async def test_one_code_either_signs_in_or_turns_it_off(alice: Alice) -> None:
 # -- off -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("kind", ["totp", "recovery code"])
 async def test_off_with_password_and_code(alice: Alice, kind: str) -> None:
     await alice.turn_on()

@@ -187,6 +187,7 @@ def test_every_route_says_what_token_it_takes() -> None:
     }
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("scope", SCOPES)
 async def test_a_token_opens_just_what_it_is_for(service: Service, scope: Scope) -> None:
     """Over HTTP, every route of the service, by an administrator's token, so that no role stands in the way."""
@@ -202,6 +203,7 @@ async def test_a_token_opens_just_what_it_is_for(service: Service, scope: Scope)
         assert answer.status != 401
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_only_an_administrators_token_is_for_administration(service: Service) -> None:
     alice, admin = await service.person(), await service.admin()
     body = {"name": "x", "scopes": ["admin"]}

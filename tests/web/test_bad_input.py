@@ -106,6 +106,7 @@ async def test_bad_tasks_are_refused_whole(service: Service) -> None:
     assert (await alice("GET", path + "/reminders")).json["items"] == []
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize(
     "title",
     [
@@ -133,6 +134,7 @@ async def test_any_text_comes_back_as_it_was(service: Service, title: str) -> No
     assert got["title"] == title and got["description"] == title + "\r\n\t" + title
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize(
     ("due_at", "expected"),
     [
@@ -187,6 +189,7 @@ async def test_bad_signups(service: Service) -> None:
     )
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("email", ["\x00", "x" * 900, "a@b", "' OR 1=1 --", "🦄@🦄.example", "a@example.com\u2028"])
 async def test_strange_logins_are_only_wrong(service: Service, email: str) -> None:
     answer = await service.nobody("POST", "/auth/login", json={"email": email, "password": "x"})

@@ -153,6 +153,7 @@ async def test_lengths_that_contradict_each_other(service: Service, framing: byt
     assert answers.count(b"HTTP/1.") == 1 and b'"status":"ok"' not in answers
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize(
     ("data", "media_type", "status", "code"),
     [

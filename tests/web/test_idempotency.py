@@ -136,6 +136,7 @@ async def test_twenty_at_once_do_it_once(service: Service) -> None:
     assert await count(service.database, Task) == 1
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("bad", ["", "x" * 256, "é", "a\tb"])
 async def test_keys_that_are_none(service: Service, bad: str) -> None:
     alice = await service.person()
@@ -143,6 +144,7 @@ async def test_keys_that_are_none(service: Service, bad: str) -> None:
     assert await count(service.database, Task) == 0
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_where_it_does_not_count(service: Service) -> None:
     alice = await service.person()
     login = {"email": alice.user["email"], "password": "correct horse battery"}
@@ -270,6 +272,7 @@ async def failing(settings: Settings, database: Database) -> AsyncIterator[Calle
     await runner.cleanup()
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.parametrize("path", ["/in-one", "/own"])
 async def test_a_failure_of_ours_frees_the_key(failing: Caller, database: Database, path: str) -> None:
     assert_problem(await failing("POST", path, json={"after": "fail"}, headers=key()), 500, "internal_error")

@@ -111,6 +111,7 @@ async def test_changing_when_a_job_runs(service: Service) -> None:
     assert (await admin("GET", path)).json == changed.json
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_running_a_job_now(service: Service) -> None:
     admin, other = await service.admin(), await service.admin()
     path = "/admin/jobs/reap/run"

@@ -6,6 +6,8 @@ import asyncio
 import json
 from typing import Any
 
+import pytest
+
 from models import User
 from tests.services.stored import rows
 from tests.web.conftest import PASSWORD, Caller, Service
@@ -37,6 +39,7 @@ class HeldOpen:
         return int(answer.split(b" ", 2)[1])
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_a_session_that_ended_before_the_body_came_does_nothing(service: Service) -> None:
     admin, mallory = await service.admin(), await service.person("Mallory")
     held = HeldOpen(service, admin, "PATCH", f"/users/{mallory.user['id']}", {"role": "admin"})
@@ -46,6 +49,7 @@ async def test_a_session_that_ended_before_the_body_came_does_nothing(service: S
     assert (await mallory("GET", "/users")).status == 403
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_who_is_no_administrator_any_longer_makes_no_other(service: Service) -> None:
     boss, rogue = await service.admin(), await service.admin()
     body = {"email": "backdoor@example.com", "name": "B", "role": "admin", "password": PASSWORD}

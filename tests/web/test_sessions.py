@@ -39,6 +39,7 @@ def at(door: Caller, person: Caller) -> Caller:
     return Caller(door.base, person.session, person.token, person.user, person.refresh_token)
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_where_i_am_signed_in(service: Service) -> None:
     alice = await service.person("Alice")
     await service.person("Bob")

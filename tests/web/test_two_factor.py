@@ -30,6 +30,7 @@ def _time_stands_still() -> Iterator[None]:
         yield
 
 
+@pytest.mark.heavy(on="mariadb")
 @pytest.mark.usefixtures("_time_stands_still")
 async def test_on_in_and_off(service: Service) -> None:
     alice = await service.person()
@@ -86,6 +87,7 @@ async def test_on_in_and_off(service: Service) -> None:
     assert_problem(await alice("POST", "/auth/confirm-2fa", json={"otp": code}), 409, "not_started")
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_the_login_is_locked_after_ten_failures(service: Service) -> None:
     alice = await service.person()
     wrong = [await login(service, alice, password=f"wrong {number}") for number in range(10)]

@@ -36,6 +36,7 @@ async def heard(stack: Stack) -> AsyncIterator[Any]:
     await client.aclose()
 
 
+@pytest.mark.heavy(on="mariadb")
 async def test_asking_for_a_run_wakes_the_workers(service: Service, heard: Any) -> None:
     admin = await service.admin()
     assert await heard(0.2) == 0
