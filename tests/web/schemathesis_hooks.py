@@ -6,12 +6,14 @@ enough after NFKC, or that an offset needs a due time. Data that is meant to be 
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import schemathesis
 
 from scheduler.accounts.passwords import objection
 
+_keys = count()
 AHEAD = "2199-01-01T00:00:00Z"
 
 
@@ -20,6 +22,8 @@ def before_call(context: Any, case: Any, kwargs: dict[str, Any]) -> None:
     """The last word before a request is sent, in every phase."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
+    if case.headers is not None and "Idempotency-Key" in case.headers:
+        case.headers["Idempotency-Key"] = f"fuzz-{next(_keys)}"  # one that is taken answers 422, as it must
     if isinstance(case.query, dict):
         case.query.pop("cursor", None)
     if isinstance(case.path_parameters, dict) and "name" in case.path_parameters:
