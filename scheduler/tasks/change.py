@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Task
 from scheduler.access import Action, Actor
+from scheduler.accounts.client import Client
+from scheduler.activity.record import record
 from scheduler.clock import zone
 from scheduler.errors import Conflict
 from scheduler.reminders import rows as reminder_rows
@@ -28,6 +30,7 @@ async def change_task(
     task_id: UUID,
     changes: Mapping[str, Any],
     now: datetime,
+    client: Client | None = None,
     if_version: int | None = None,
 ) -> None:
     """Change the fields given (as `create_task` takes them); its reminders follow.
@@ -52,30 +55,44 @@ async def change_task(
             session, task_id=task_id, times=times, user_id=actor.user_id, specs=changes["reminders"], now=now
         )
     columns = {key: value for key, value in after.items() if value != before[key]}
-    if columns or other_assignees or other_reminders:
-        await _write(session, task_id, columns, now)
+    if not (columns or other_assignees or other_reminders):
+        return
+    await _write(session, task_id, columns, now)
+    told = {key: (_told(key, before[key]), _told(key, after[key])) for key in columns if key != "completed_at"}
+    if other_assignees:
+        told["assignee_ids"] = (sorted(map(str, people.assignee_ids)), sorted(map(str, changes["assignee_ids"])))
+    await _record(session, actor, "task_changed", task_id, now=now, client=client, changes=told)
 
 
 async def delete_task(
-    session: AsyncSession, *, actor: Actor, task_id: UUID, now: datetime, if_version: int | None = None
-) -> None:
-    """Put a task into the bin, where it stays for 30 days. Raises as `change_task` does."""
-    await _set_deleted(session, actor=actor, task_id=task_id, deleted_at=now, now=now, if_version=if_version)
-
-
-async def restore_task(session: AsyncSession, *, actor: Actor, task_id: UUID, now: datetime) -> None:
-    """Take a task out of the bin; reminders still ahead come back. Raises `Conflict` (`already_restored`)
-    where it is not in it."""
-    await _set_deleted(session, actor=actor, task_id=task_id, deleted_at=None, now=now)
-
-
-async def _set_deleted(
     session: AsyncSession,
     *,
     actor: Actor,
     task_id: UUID,
+    now: datetime,
+    client: Client | None = None,
+    if_version: int | None = None,
+) -> None:
+    """Put a task into the bin, where it stays for 30 days. Raises as `change_task` does."""
+    await _set_deleted(session, actor, task_id, deleted_at=now, now=now, client=client, if_version=if_version)
+
+
+async def restore_task(
+    session: AsyncSession, *, actor: Actor, task_id: UUID, now: datetime, client: Client | None = None
+) -> None:
+    """Take a task out of the bin; reminders still ahead come back. Raises `Conflict` (`already_restored`)
+    where it is not in it."""
+    await _set_deleted(session, actor, task_id, deleted_at=None, now=now, client=client)
+
+
+async def _set_deleted(
+    session: AsyncSession,
+    actor: Actor,
+    task_id: UUID,
+    *,
     deleted_at: datetime | None,
     now: datetime,
+    client: Client | None,
     if_version: int | None = None,
 ) -> None:
     action = Action.RESTORE if deleted_at is None else Action.DELETE
@@ -88,6 +105,8 @@ async def _set_deleted(
     times = task_times(dict(task._mapping) | {"deleted_at": deleted_at})
     await reminder_rows.follow_task(session, task_id=task_id, times=times, now=now)
     await _write(session, task_id, {"deleted_at": deleted_at}, now)
+    what = "task_restored" if deleted_at is None else "task_deleted"
+    await _record(session, actor, what, task_id, now=now, client=client, changes={})
 
 
 def _actions(changes: Mapping[str, Any]) -> list[Action]:
@@ -123,4 +142,33 @@ def _columns(changes: Mapping[str, Any], before: Mapping[str, Any], now: datetim
 async def _write(session: AsyncSession, task_id: UUID, columns: Mapping[str, Any], now: datetime) -> None:
     await session.execute(
         update(Task).where(Task.id == task_id).values(**columns, updated_at=now, version=Task.version + 1)
+    )
+
+
+def _told(column: str, value: Any) -> Any:
+    """A column's value as clients see it."""
+    if column == "priority":
+        return PRIORITIES[value - 1]
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else value
+
+
+async def _record(
+    session: AsyncSession,
+    actor: Actor,
+    action: str,
+    task_id: UUID,
+    *,
+    now: datetime,
+    client: Client | None,
+    changes: Mapping[str, Sequence[Any]],
+) -> None:
+    await record(
+        session,
+        actor_id=actor.user_id,
+        action=action,
+        target_type="task",
+        target_id=task_id,
+        now=now,
+        client=client,
+        changes=changes,
     )

@@ -12,6 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from models import Task
 from scheduler.access import Actor
+from scheduler.accounts.client import Client
+from scheduler.activity.record import record
 from scheduler.clock import zone
 from scheduler.identifiers import new_id
 from scheduler.reminders import rows as reminder_rows
@@ -20,7 +22,9 @@ from scheduler.tasks.assign import replace_assignees
 from scheduler.tasks.read import PRIORITIES
 
 
-async def create_task(session: AsyncSession, *, actor: Actor, values: Mapping[str, Any], now: datetime) -> UUID:
+async def create_task(
+    session: AsyncSession, *, actor: Actor, values: Mapping[str, Any], now: datetime, client: Client | None = None
+) -> UUID:
     """Create a task and its reminders; returns its id.
 
     `values` may hold `title` (required), `description`, `status`, `priority` (its name), `category`,
@@ -58,6 +62,16 @@ async def create_task(session: AsyncSession, *, actor: Actor, values: Mapping[st
         user_id=actor.user_id,
         specs=values.get("reminders", ()),
         now=now,
+    )
+    await record(
+        session,
+        actor_id=actor.user_id,
+        action="task_created",
+        target_type="task",
+        target_id=task["id"],
+        now=now,
+        client=client,
+        changes={"title": (None, task["title"])},
     )
     return UUID(str(task["id"]))
 

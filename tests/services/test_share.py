@@ -92,13 +92,19 @@ async def test_shared_changed_and_taken_back(database: Database, people: People)
     assert await version(database, task_id) == 6
     his, hers = ({"user_id": str(user_id)} for user_id in (bob, people.carol.user_id))
     view, edit = {"permission": "view"}, {"permission": "edit"}
+    done = {
+        "title": ["Water the plants", "His"],
+        "status": ["todo", "completed"],
+        "assignee_ids": [[], [str(people.dora.user_id)]],
+    }
     assert [(row.actor_id, row.action, row.changes) for row in await rows(database, Activity)] == [
         (people.alice.user_id, "task_shared", {"shared_with": [None, his | view]}),
         (people.alice.user_id, "task_shared", {"shared_with": [his | view, his | edit]}),
+        (bob, "task_changed", done),
         (bob, "task_shared", {"shared_with": [None, hers | edit]}),
         (people.carol.user_id, "task_unshared", {"shared_with": [his | edit, None]}),
     ]
-    for row in await rows(database, Activity):
+    for row in await rows(database, Activity, Activity.action != "task_changed"):
         assert (row.target_type, row.target_id, row.at, row.ip, row.user_agent) == ("task", task_id, LATER, *CLIENT)
 
 

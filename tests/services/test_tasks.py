@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from models import Task, TaskAssignee, User
+from models import Activity, Task, TaskAssignee, User
 from scheduler.access import Actor
 from scheduler.database import Database
 from scheduler.errors import Conflict, Forbidden, Invalid, NotFound, PreconditionFailed
@@ -348,3 +348,26 @@ async def test_into_the_bin_and_out_again(database: Database, people: People) ->
     await restore(database, people.alice, task_id)
     task = await one(database, Task)
     assert (task.version, task.deleted_at, task.title) == (3, None, "Water the plants")
+
+
+async def test_what_one_does_with_a_task_is_written_down(database: Database, people: People) -> None:
+    async with database.write() as session:
+        task_id = await create_task(session, actor=people.alice, values={"title": "Tea"}, now=NOW)
+    due = LATER + timedelta(days=1)
+    await change(database, people.alice, task_id, priority="high", due_at=due)
+    await change(database, people.alice, task_id, priority="high")  # nothing new
+    async with database.write() as session:
+        await delete_task(session, actor=people.alice, task_id=task_id, now=LATER)
+    async with database.write() as session:
+        await restore_task(session, actor=people.alice, task_id=task_id, now=LATER)
+    found = await rows(database, Activity)
+    assert {(row.actor_id, row.target_type, row.target_id) for row in found} == {
+        (people.alice.user_id, "task", task_id)
+    }
+    changed = {"priority": ["medium", "high"], "due_at": [None, due.isoformat().replace("+00:00", "Z")]}
+    assert [(row.action, row.changes) for row in found] == [
+        ("task_created", {"title": [None, "Tea"]}),
+        ("task_changed", changed),
+        ("task_deleted", {}),
+        ("task_restored", {}),
+    ]

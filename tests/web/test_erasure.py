@@ -116,8 +116,8 @@ async def test_nothing_is_left_that_says_who_it_was(
     finally:
         storage.close()
     stored = await everything_stored(database)
-    # What a task says stays with it, where tasks stay.
-    words = {"task.title"} if leave is be_deleted else set()
+    # What a task says, and its history, stay with it, where tasks stay.
+    words = {"task.title", "activity.changes"} if leave is be_deleted else set()
     for needle in (*(mark.encode() for mark in MARKS), PROGRAM.encode(), address_digest(ADDRESS)):
         assert holding(stored, needle) <= words, needle
     assert not [path for path in (settings.data_dir / FOLDER).rglob("*") if path.is_file()]

@@ -86,7 +86,9 @@ async def show_done(session: AsyncSession, links: Links, query: LinkQuery, now: 
 
 
 @_page("POST", "/done")
-async def act_done(session: AsyncSession, links: Links, query: LinkQuery, now: datetime) -> web.Response:
+async def act_done(
+    session: AsyncSession, links: Links, query: LinkQuery, client: Client, now: datetime
+) -> web.Response:
     """Completes the task; doing so twice is no error."""
     linked, details, shown = await _task(session, links, query.token, now)
     if details.row.status != "completed":
@@ -96,6 +98,7 @@ async def act_done(session: AsyncSession, links: Links, query: LinkQuery, now: d
             task_id=details.row.id,
             changes={"status": "completed"},
             now=now,
+            client=client,
         )
     return page("done.html", acted=True, **{**shown, "is_completed": True})
 

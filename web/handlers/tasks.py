@@ -10,6 +10,7 @@ from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from scheduler.access import Actor
+from scheduler.accounts.client import Client
 from scheduler.tasks import change, create, read
 from web.handlers.reminders import reminder_answer, reminder_spec
 from web.responses import entity, no_content, page, wanted_version
@@ -73,9 +74,9 @@ async def answer_task(
     scope="tasks:write",
 )
 async def create_task(
-    request: web.Request, session: AsyncSession, actor: Actor, body: TaskCreate, now: datetime
+    request: web.Request, session: AsyncSession, actor: Actor, body: TaskCreate, client: Client, now: datetime
 ) -> web.Response:
-    task_id = await create.create_task(session, actor=actor, values=_values(body), now=now)
+    task_id = await create.create_task(session, actor=actor, values=_values(body), now=now, client=client)
     headers = {"Location": f"{API_PREFIX}/tasks/{task_id}"}
     return await answer_task(request, session, actor, task_id, status=201, headers=headers)
 
@@ -120,7 +121,13 @@ async def get_task(request: web.Request, session: AsyncSession, actor: Actor, ta
     scope="tasks:write",
 )
 async def change_task(
-    request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, body: TaskChange, now: datetime
+    request: web.Request,
+    session: AsyncSession,
+    actor: Actor,
+    task_id: UUID,
+    body: TaskChange,
+    client: Client,
+    now: datetime,
 ) -> web.Response:
     """JSON Merge Patch; its reminders follow. Honours `If-Match`."""
     await change.change_task(
@@ -129,6 +136,7 @@ async def change_task(
         task_id=task_id,
         changes=_values(body),
         now=now,
+        client=client,
         if_version=wanted_version(request),
     )
     return await answer_task(request, session, actor, task_id)
@@ -143,10 +151,12 @@ async def change_task(
     scope="tasks:write",
 )
 async def delete_task(
-    request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, now: datetime
+    request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, client: Client, now: datetime
 ) -> web.Response:
     """It stays there for 30 days. Honours `If-Match`."""
-    await change.delete_task(session, actor=actor, task_id=task_id, now=now, if_version=wanted_version(request))
+    await change.delete_task(
+        session, actor=actor, task_id=task_id, now=now, client=client, if_version=wanted_version(request)
+    )
     return no_content()
 
 
@@ -160,8 +170,8 @@ async def delete_task(
     scope="tasks:write",
 )
 async def restore_task(
-    request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, now: datetime
+    request: web.Request, session: AsyncSession, actor: Actor, task_id: UUID, client: Client, now: datetime
 ) -> web.Response:
     """Reminders still ahead come back."""
-    await change.restore_task(session, actor=actor, task_id=task_id, now=now)
+    await change.restore_task(session, actor=actor, task_id=task_id, now=now, client=client)
     return await answer_task(request, session, actor, task_id)
