@@ -11,7 +11,8 @@ import time
 from jobs.watchdog import STATUS
 from tests.jobs.program import ROOT
 
-LOOKS, LOOK_EVERY_S = 3, 0.1
+LOOKS, LOOK_EVERY_S = 8, 0.2
+"""Long enough for a machine that is busy with other tests."""
 
 PROGRAM = f"""
 import asyncio, sys, time
@@ -29,10 +30,10 @@ async def main():
         hang()
     for _ in range(10):
         await asyncio.sleep(0)
-        time.sleep({LOOK_EVERY_S})  # busy, but it comes round
+        time.sleep({LOOK_EVERY_S} / 2)  # busy, but it comes round
     task.cancel()
     await asyncio.wait([task])
-    time.sleep({2 * LOOKS * LOOK_EVERY_S})  # nobody watches any more
+    time.sleep({1.5 * LOOKS * LOOK_EVERY_S})  # nobody watches any more
     print("done", flush=True)
 
 asyncio.run(main())
@@ -57,7 +58,7 @@ def test_a_loop_that_stands_still_is_ended_and_says_where() -> None:
 def test_one_that_is_busy_goes_on_and_so_does_one_that_was_suspended() -> None:
     process = start("work")
     os.kill(process.pid, signal.SIGSTOP)
-    time.sleep(3 * LOOKS * LOOK_EVERY_S)
+    time.sleep(1.5 * LOOKS * LOOK_EVERY_S)
     os.kill(process.pid, signal.SIGCONT)
     out, said = process.communicate(timeout=20)
     assert (process.returncode, out, said) == (0, "done\n", "")
