@@ -94,7 +94,9 @@ async def login(
     async def work(session: AsyncSession) -> Tokens | PunctualError | None:
         # Locked, so that of many guesses at once each sees those before it fail; and looked at again: the password may
         # have been changed, and all sessions ended, since it was read.
-        query = select(_USER).where(_USER.c.id == (known.id if known else new_id())).with_for_update()
+        # And no more of it than is needed: reading the whole of a row would tell by its time that there is one.
+        columns = (_USER.c.email, _USER.c.password_hash, _USER.c.status)
+        query = select(*columns).where(_USER.c.id == (known.id if known else new_id())).with_for_update()
         held = (await session.execute(query)).one_or_none()
         # Only now, after the hash: what is checked after the tenth wrong guess has come too late.
         locked = await is_locked(session, digest=digest, now=now)
@@ -109,6 +111,7 @@ async def login(
         ):
             reason = "locked" if locked else "password" if known else "address"
             return await refuse(session, reason, locked=locked, error=_bad_credentials())
+        held = (await session.execute(select(_USER).where(_USER.c.email == address))).one()
         if held.status == AccountStatus.DEACTIVATED:
             _log_after_commit(
                 session,
