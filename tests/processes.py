@@ -225,6 +225,8 @@ class Server:
         """SIGSTOP: connections stay open and nothing answers, as from a machine that hangs."""
         if self.running and self._process:
             self._process.send_signal(signal.SIGSTOP)
+            # Its other threads may answer for some moments yet.
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
             self._paused = True
 
     def resume(self) -> None:
